@@ -1,0 +1,36 @@
+"""Every bound in one place: a body, a batch, a queue or a loop is limited by a name found here."""
+
+from __future__ import annotations
+
+BODY_BYTES = 64 * 1024 * 1024
+"""Largest request body outside uploads."""
+UPLOAD_BYTES = 16 * 1024 * 1024 * 1024
+"""Largest object put in one request."""
+PAGE_ROWS = 100
+"""Rows a list answers when not told."""
+PAGE_ROWS_MAX = 1000
+"""Rows a list answers at most."""
+WRITE_QUEUE = 10_000
+"""Writes waiting for the records' writer before Busy."""
+WRITE_BATCH = 500
+"""Writes that share one transaction."""
+LOG_QUEUE_BYTES = 64 * 1024 * 1024
+"""Telemetry bytes waiting for fsync before Busy."""
+LOG_FRAME_BYTES = 16 * 1024 * 1024
+"""Largest single telemetry record."""
+SEGMENT_BYTES = 64 * 1024 * 1024
+"""A telemetry log segment is closed at this size."""
+DRAIN_ROWS = 50_000
+"""Telemetry rows moved into DuckDB in one transaction."""
+INFER_ROWS = 100_000
+"""Rows in one predict request."""
+CHAT_CHARS = 400_000
+"""Characters in all messages of one chat request."""
+LEASE_SECONDS = 30.0
+"""A worker's lease on a task; its heartbeat renews it."""
+TASK_ATTEMPTS = 3
+"""Times a task is tried before it fails for good."""
+REGEX_CHARS = 1_000
+"""Length of a user's regular expression (run by RE2, linear time)."""
+CSV_BYTES = 8 * 1024 * 1024 * 1024
+"""Largest table read by the tabular readers."""

@@ -1,0 +1,76 @@
+"""Settings: one dataclass, read once from arguments and EVERLOOP_* environment variables."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from everloop.core.errors import BadInput
+
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 7600
+DEFAULT_HOME = ".everloop"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server bound to `host`."""
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a server runs. Arguments win over the environment (`EVERLOOP_<NAME>`), the environment over defaults.
+
+    home: folder of all state. records_url: SQLAlchemy URL; "" means SQLite under home. objects_url: "" means a folder under home.
+    workers: worker processes that the server starts when there is work (0: none, they are started elsewhere).
+    fsync: False only for tests of other things: acknowledged writes then survive a crash of the process, not of the machine.
+    """
+
+    home: Path = field(default_factory=lambda: Path(DEFAULT_HOME))
+    host: str = DEFAULT_HOST
+    port: int = DEFAULT_PORT
+    records_url: str = ""
+    objects_url: str = ""
+    workers: int = 1
+    fsync: bool = True
+    test_reset: bool = False
+
+    @property
+    def url(self) -> str:
+        """Where this server answers."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+    @classmethod
+    def load(cls, **given: object) -> Settings:
+        """Settings from `given` (None means not given), then the environment, then defaults; BadInput on a value that does not parse."""
+        values: dict[str, object] = {}
+        for name, kind in _KINDS.items():
+            raw = given.get(name)
+            if raw is None:
+                raw = os.environ.get(f"EVERLOOP_{name.upper()}")
+            if raw is None:
+                continue
+            try:
+                values[name] = kind(raw)  # type: ignore[operator]
+            except (TypeError, ValueError):
+                raise BadInput(f"EVERLOOP_{name.upper()}={raw!r} cannot be used as {name}.") from None
+        settings = cls(**values)  # type: ignore[arg-type]
+        if not 0 <= settings.port <= 65535:
+            raise BadInput(f"Port {settings.port} is not between 0 and 65535.")
+        return settings
+
+
+def _flag(raw: object) -> bool:
+    if isinstance(raw, bool):
+        return raw
+    text = str(raw).lower()
+    if text in ("1", "true", "yes", "on"):
+        return True
+    if text in ("0", "false", "no", "off", ""):
+        return False
+    raise ValueError(text)
+
+
+_KINDS = {"home": Path, "host": str, "port": int, "records_url": str, "objects_url": str, "workers": int, "fsync": _flag, "test_reset": _flag}
