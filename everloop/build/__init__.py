@@ -1,0 +1,1 @@
+"""Pipelines' steps: training, index building, batch scoring."""

@@ -1,0 +1,2 @@
+"""What users' code imports. Talks HTTP only."""
+__all__: list[str] = []

@@ -1,0 +1,1 @@
+"""One file is one thing that answers: loads, answers, converts."""

@@ -1,0 +1,1 @@
+"""Suites against releases, statistics, gate decisions."""

@@ -1,0 +1,1 @@
+"""Lineage questions, approvals, cards, export."""

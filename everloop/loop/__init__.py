@@ -1,0 +1,1 @@
+"""Monitors, triggers, challenger, canary, promote, replay."""

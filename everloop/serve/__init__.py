@@ -1,0 +1,1 @@
+"""An endpoint is a callable made of wrappers."""

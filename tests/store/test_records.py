@@ -1,0 +1,78 @@
+"""The contract of records, on every backend."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import sqlalchemy as sa
+
+from everloop.core.principal import Principal
+from everloop.store import audit, schema
+from everloop.store.records import Records, Tx
+
+
+def put(name: str):
+    def work(tx: Tx) -> None:
+        tx.upsert(schema.projects, {"name": name, "created_at": tx.now, "created_by": tx.who.name, "settings": {}})
+
+    return work
+
+
+def names(tx: Tx) -> list[str]:
+    return [row["name"] for row in tx.rows(sa.select(schema.projects.c.name).order_by(schema.projects.c.name))]
+
+
+def test_a_write_is_seen_by_the_next_read(records: Records, who: Principal) -> None:
+    records.write_sync(who, put("a"))
+    assert records.read_sync(who, names) == ["a"]
+
+
+def test_waiting_writes_share_commits_and_one_failure_is_its_own(records: Records, who: Principal) -> None:
+    async def one(i: int) -> bool:
+        def work(tx: Tx) -> None:
+            put(f"p{i:03}")(tx)
+            if i % 10 == 3:
+                raise ValueError(i)
+
+        try:
+            await records.write(who, work)
+            return True
+        except ValueError:
+            return False
+
+    async def all_of_them() -> list[bool]:
+        return await asyncio.gather(*[one(i) for i in range(200)])
+
+    before = records.commits
+    assert sum(asyncio.run(all_of_them())) == 180
+    assert records.commits - before < 100
+    assert len(records.read_sync(who, names)) == 180
+
+
+def test_upsert_updates_or_leaves_alone(records: Records, who: Principal) -> None:
+    row = {"project": "default", "user": "ann", "role": "viewer"}
+    records.write_sync(who, lambda tx: tx.upsert(schema.members, row))
+    records.write_sync(who, lambda tx: tx.upsert(schema.members, {**row, "role": "admin"}))
+    records.write_sync(who, lambda tx: tx.upsert(schema.members, {**row, "role": "editor"}, update=[]))
+    assert records.read_sync(who, lambda tx: tx.value(sa.select(schema.members.c.role))) == "admin"
+
+
+def test_audit_is_a_chain_per_project_and_tampering_shows(records: Records, who: Principal, other: Principal) -> None:
+    for i in range(5):
+        records.write_sync(who, lambda tx, i=i: audit.record(tx, "test.do", f"thing:{i}", i=i, ratio=0.1 * i))
+    records.write_sync(other, lambda tx: audit.record(tx, "test.do", "thing:x"))
+    assert records.read_sync(who, audit.verify)["ok"]
+    assert records.read_sync(other, audit.verify)["rows"] == 1
+    records.write_sync(who, lambda tx: tx.run(schema.audit.update().where(schema.audit.c.subject == "thing:2").values(by="someone else")))
+    verdict = records.read_sync(who, audit.verify)
+    assert not verdict["ok"] and verdict["rows"] == 2
+    assert records.read_sync(other, audit.verify)["ok"]
+
+
+def test_a_closed_store_says_so(records: Records, who: Principal) -> None:
+    from everloop.core.errors import Busy
+
+    records.close()
+    with pytest.raises(Busy):
+        records.write_sync(who, put("late"))
