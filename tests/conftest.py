@@ -65,14 +65,32 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         shutil.chown(folder, "nobody", "nogroup")
         for parent in [folder, *folder.parents][:4]:
             os.chmod(parent, os.stat(parent).st_mode | 0o055)
-    made = subprocess.run([*prefix, initdb, "-D", str(data), "-U", "test", "--auth=trust", "-E", "UTF8", "--no-sync"],
-                          capture_output=True, text=True, cwd=folder)
+    made = subprocess.run(
+        [*prefix, initdb, "-D", str(data), "-U", "test", "--auth=trust", "-E", "UTF8", "--no-sync"], capture_output=True, text=True, cwd=folder
+    )
     if made.returncode:
         pytest.skip(f"initdb failed: {made.stderr[-300:]}")
     port = free_port()
     with open(folder / "log", "w") as log:
-        server = subprocess.Popen([*prefix, str(Path(initdb).with_name("postgres")), "-D", str(data), "-p", str(port), "-k", str(folder),
-                                   "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"], stdout=log, stderr=log, cwd=folder)
+        server = subprocess.Popen(
+            [
+                *prefix,
+                str(Path(initdb).with_name("postgres")),
+                "-D",
+                str(data),
+                "-p",
+                str(port),
+                "-k",
+                str(folder),
+                "-c",
+                "listen_addresses=127.0.0.1",
+                "-c",
+                "fsync=off",
+            ],
+            stdout=log,
+            stderr=log,
+            cwd=folder,
+        )
     try:
         for _ in range(100):
             with socket.socket() as s:

@@ -1,2 +1,3 @@
 """What users' code imports. Talks HTTP only."""
+
 __all__: list[str] = []

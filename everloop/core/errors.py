@@ -40,8 +40,7 @@ class EverloopError(Exception):
 
     def problem(self) -> dict[str, Any]:
         """This error as an RFC 9457 problem document."""
-        body: dict[str, Any] = {"type": f"urn:everloop:error:{self.code}", "title": type(self).__name__,
-                                "status": self.status, "detail": self.what}
+        body: dict[str, Any] = {"type": f"urn:everloop:error:{self.code}", "title": type(self).__name__, "status": self.status, "detail": self.what}
         if self.hint:
             body["hint"] = self.hint
         if self.details:

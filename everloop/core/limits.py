@@ -34,3 +34,7 @@ REGEX_CHARS = 1_000
 """Length of a user's regular expression (run by RE2, linear time)."""
 CSV_BYTES = 8 * 1024 * 1024 * 1024
 """Largest table read by the tabular readers."""
+MANIFEST_BYTES = 1_000_000
+"""Largest manifest of an asset, as JSON."""
+LINEAGE_NODES = 2_000
+"""Nodes that one lineage question walks at most."""

@@ -43,8 +43,10 @@ class Principal:
     def need(self, role: Role, what: str = "do this") -> Principal:
         """Return self if the role suffices; raise Forbidden naming both roles otherwise."""
         if self.role < role:
-            raise Forbidden(f"{self.name} is {self.role.name} in project {self.project!r}; to {what} one must be {role.name}.",
-                            "Ask an admin of the project for a key with that role.")
+            raise Forbidden(
+                f"{self.name} is {self.role.name} in project {self.project!r}; to {what} one must be {role.name}.",
+                "Ask an admin of the project for a key with that role.",
+            )
         return self
 
     def in_project(self, project: str) -> Principal:

@@ -23,8 +23,10 @@ def check_name(name: str, what: str = "name") -> str:
     if len(name) > NAME_MAX:
         raise BadInput(f"The {what} is {len(name)} characters long; at most {NAME_MAX} are allowed.")
     if name != name.strip() or name in (".", "..") or not _NAME.fullmatch(name):
-        raise BadInput(f"The {what} {name!r} has a character that is not allowed.",
-                       "Use letters, digits, dots, dashes and spaces; not : @ / or control characters.")
+        raise BadInput(
+            f"The {what} {name!r} has a character that is not allowed.",
+            "Use letters, digits, dots, dashes and spaces; not : @ / or control characters.",
+        )
     return name
 
 

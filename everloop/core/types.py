@@ -177,15 +177,31 @@ class Score:
         interval = None
         if self.interval is not None and all(math.isfinite(x) for x in self.interval):
             interval = [float(self.interval[0]), float(self.interval[1])]
-        return {"name": self.name, "value": value, "verdict": self.verdict, "n": int(self.n), "interval": interval,
-                "source": self.source, "why": self.why, "details": dict(self.details)}
+        return {
+            "name": self.name,
+            "value": value,
+            "verdict": self.verdict,
+            "n": int(self.n),
+            "interval": interval,
+            "source": self.source,
+            "why": self.why,
+            "details": dict(self.details),
+        }
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> Score:
         """The inverse of `to_json`; unknown keys are dropped."""
         interval = body.get("interval")
-        return cls(body["name"], body.get("value"), body.get("verdict", "not_assessed"), int(body.get("n") or 0),
-                   (interval[0], interval[1]) if interval else None, body.get("source", ""), body.get("why", ""), body.get("details") or {})
+        return cls(
+            body["name"],
+            body.get("value"),
+            body.get("verdict", "not_assessed"),
+            int(body.get("n") or 0),
+            (interval[0], interval[1]) if interval else None,
+            body.get("source", ""),
+            body.get("why", ""),
+            body.get("details") or {},
+        )
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,15 @@ GENESIS = "0" * 64
 def record(tx: Tx, action: str, subject: str, **details: Any) -> None:
     """Append one row to the project's chain: `action` such as `alias.move`, `subject` a reference or id."""
     previous = head(tx)
-    row = {"project": tx.project, "at": tx.now, "by": tx.who.name, "action": action, "subject": subject,
-           "details": orjson.loads(orjson.dumps(details, default=str)), "previous": previous}
+    row = {
+        "project": tx.project,
+        "at": tx.now,
+        "by": tx.who.name,
+        "action": action,
+        "subject": subject,
+        "details": orjson.loads(orjson.dumps(details, default=str)),
+        "previous": previous,
+    }
     tx.run(audit.insert().values(**row, hash=_hash(row)))
 
 

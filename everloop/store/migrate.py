@@ -26,8 +26,10 @@ def upgrade(engine: sa.Engine) -> None:
         _create(engine)
         return
     if found is None or not list(FOLDER.glob(f"versions/{found}_*.py")):
-        raise BadInput(f"The database at {engine.url.render_as_string()} has schema {found!r}, which this everloop does not know.",
-                       "Was it written by a newer everloop? Upgrade everloop, or point at another database.")
+        raise BadInput(
+            f"The database at {engine.url.render_as_string()} has schema {found!r}, which this everloop does not know.",
+            "Was it written by a newer everloop? Upgrade everloop, or point at another database.",
+        )
     from alembic import command
     from alembic.config import Config
 

@@ -111,8 +111,10 @@ class Records:
         try:
             upgrade(self._engine)
         except sa.exc.OperationalError as error:
-            raise BadInput(f"The records at {self._engine.url.render_as_string()} cannot be opened: {error.orig}.",
-                           "Check that the folder exists, is writable and has space, or that the database is up.") from error
+            raise BadInput(
+                f"The records at {self._engine.url.render_as_string()} cannot be opened: {error.orig}.",
+                "Check that the folder exists, is writable and has space, or that the database is up.",
+            ) from error
         self._writer = threading.Thread(target=self._write_loop, name="records-write", daemon=True)
         self._writer.start()
         return self
@@ -212,16 +214,28 @@ def _engine(url: str, fsync: bool) -> sa.Engine:
         return sa.create_engine(url, pool_size=READERS + 2, pool_pre_ping=True, json_serializer=_dumps, json_deserializer=orjson.loads)
     if ":memory:" in url or url == "sqlite://":
         raise BadInput("Records cannot live in memory: an acknowledged write must be durable.", "Give a file: sqlite:///records.db")
-    engine = sa.create_engine(url, poolclass=sa.pool.QueuePool, pool_size=READERS + 2, max_overflow=20,
-                              connect_args={"timeout": 30, "check_same_thread": False},
-                              json_serializer=_dumps, json_deserializer=orjson.loads)
+    engine = sa.create_engine(
+        url,
+        poolclass=sa.pool.QueuePool,
+        pool_size=READERS + 2,
+        max_overflow=20,
+        connect_args={"timeout": 30, "check_same_thread": False},
+        json_serializer=_dumps,
+        json_deserializer=orjson.loads,
+    )
 
     @sa.event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # so that BEGIN below is ours
         cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", f"synchronous={'FULL' if fsync else 'OFF'}", "foreign_keys=ON", "busy_timeout=30000",
-                       "cache_size=-32768", "temp_store=MEMORY"):
+        for pragma in (
+            "journal_mode=WAL",
+            f"synchronous={'FULL' if fsync else 'OFF'}",
+            "foreign_keys=ON",
+            "busy_timeout=30000",
+            "cache_size=-32768",
+            "temp_store=MEMORY",
+        ):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
@@ -230,5 +244,3 @@ def _engine(url: str, fsync: bool) -> sa.Engine:
         conn.exec_driver_sql("BEGIN")
 
     return engine
-
-

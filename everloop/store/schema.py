@@ -371,4 +371,3 @@ documents = _table(  # small named JSON documents of rooms that need no table of
     Column("updated_at", Float, nullable=False),
     Column("updated_by", String(250), nullable=False),
 )
-

@@ -10,10 +10,47 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("core", "client", "store", "engines", "assets", "checks", "serve", "work", "evaluate", "build", "govern", "loop", "workspace", "protocols",
-         "web", "cli")
-HEAVY = {"torch", "transformers", "lancedb", "ray", "sklearn", "onnxruntime", "duckdb", "skl2onnx", "onnx", "pandas", "pyarrow", "scipy", "skops",
-         "pypdfium2", "bs4", "fastcdc", "genai_prices", "aiohttp", "mlflow", "openai", "anthropic"}
+ROOMS = (
+    "core",
+    "client",
+    "store",
+    "engines",
+    "assets",
+    "checks",
+    "serve",
+    "work",
+    "evaluate",
+    "build",
+    "govern",
+    "loop",
+    "workspace",
+    "protocols",
+    "web",
+    "cli",
+)
+HEAVY = {
+    "torch",
+    "transformers",
+    "lancedb",
+    "ray",
+    "sklearn",
+    "onnxruntime",
+    "duckdb",
+    "skl2onnx",
+    "onnx",
+    "pandas",
+    "pyarrow",
+    "scipy",
+    "skops",
+    "pypdfium2",
+    "bs4",
+    "fastcdc",
+    "genai_prices",
+    "aiohttp",
+    "mlflow",
+    "openai",
+    "anthropic",
+}
 FILES = sorted((ROOT / "everloop").rglob("*.py"))
 
 
@@ -59,8 +96,10 @@ def test_a_room_imports_only_rooms_before_it(path: Path) -> None:
 
 def test_there_is_no_import_cycle() -> None:
     names = {module_name(path) for path in FILES}
-    graph = {module_name(path): {name for name, _ in imports(ast.parse(path.read_text()), eager_only=True) if name in names} - {module_name(path)}
-             for path in FILES}
+    graph = {
+        module_name(path): {name for name, _ in imports(ast.parse(path.read_text()), eager_only=True) if name in names} - {module_name(path)}
+        for path in FILES
+    }
     state: dict[str, int] = {}
 
     def walk(name: str, trail: list[str]) -> None:
@@ -68,7 +107,7 @@ def test_there_is_no_import_cycle() -> None:
         for target in sorted(graph[name]):
             if name.startswith(target + ".") or state.get(target) == 2:
                 continue
-            assert state.get(target) != 1, "cycle: " + " -> ".join([*trail[trail.index(target):], target] if target in trail else [*trail, target])
+            assert state.get(target) != 1, "cycle: " + " -> ".join([*trail[trail.index(target) :], target] if target in trail else [*trail, target])
             walk(target, [*trail, target])
         state[name] = 2
 
@@ -95,6 +134,8 @@ def test_files_and_functions_stay_short() -> None:
 
 
 def test_import_everloop_is_light() -> None:
-    code = ("import sys, everloop; everloop.__version__; heavy = [m for m in ('numpy', 'sqlalchemy', 'fastapi', 'pandas') if m in sys.modules];"
-            "assert not heavy, heavy")
+    code = (
+        "import sys, everloop; everloop.__version__; heavy = [m for m in ('numpy', 'sqlalchemy', 'fastapi', 'pandas') if m in sys.modules];"
+        "assert not heavy, heavy"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=60)

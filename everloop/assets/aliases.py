@@ -1,0 +1,125 @@
+"""Moving aliases. A protected alias moves only with a stored decision for exactly that version: no protocol and no room can go round it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from everloop.assets import catalog, gates
+from everloop.core.errors import GateRefused, NotFound
+from everloop.core.refs import Ref, check_alias
+from everloop.store import audit
+from everloop.store.records import Tx
+from everloop.store.schema import alias_moves, aliases
+
+
+def move(tx: Tx, ref: Ref | str, alias: str, *, decision: str | None = None, why: str = "") -> dict[str, Any]:
+    """Point `alias` at the version that `ref` means. Where a gate is declared, a decision is needed that passed, is for exactly this
+    version and digest, is approved if it must be, and has not expired; `decision` None takes the newest such one.
+
+    Going back to a version that was champion before needs no new decision while its own has been used: a rollback is one alias move.
+    Raises GateRefused saying what is missing. Answers {"ref", "alias", "from", "to", "decision", "ungated"}.
+    """
+    check_alias(alias)
+    asset = catalog.get(tx, ref)
+    exact = Ref.parse(asset["ref"])
+    gate = gates.gate_for(tx, exact.kind, exact.name, alias)
+    before = catalog.aliases_of(tx, exact.kind, exact.name).get(alias)
+    used = None
+    if gate is not None:
+        used = _allowed(tx, asset, alias, decision)
+    if before != exact.version:
+        tx.upsert(
+            aliases,
+            {
+                "project": tx.project,
+                "kind": exact.kind,
+                "name": exact.name,
+                "alias": alias,
+                "version": exact.version,
+                "decision": used,
+                "moved_at": tx.now,
+                "moved_by": tx.who.name,
+            },
+        )
+        _log(tx, exact, alias, before, exact.version, used, why)
+        audit.record(
+            tx,
+            "alias.move",
+            asset["ref"],
+            alias=alias,
+            **{"from": before},
+            to=exact.version,
+            decision=used or ("ungated" if gate is None else None),
+            why=why,
+        )
+    return {"ref": asset["ref"], "alias": alias, "from": before, "to": exact.version, "decision": used, "ungated": gate is None}
+
+
+def remove(tx: Tx, kind: str, name: str, alias: str, why: str = "") -> None:
+    """Delete an alias. NotFound if there is none."""
+    before = catalog.aliases_of(tx, kind, name).get(alias)
+    if before is None:
+        raise NotFound(f"{kind}:{name} has no alias {alias!r}.", f"It has: {', '.join(catalog.aliases_of(tx, kind, name)) or 'none'}.")
+    tx.run(aliases.delete().where(aliases.c.project == tx.project, aliases.c.kind == kind, aliases.c.name == name, aliases.c.alias == alias))
+    _log(tx, Ref(kind, name), alias, before, None, None, why)
+    audit.record(tx, "alias.remove", f"{kind}:{name}@{before}", alias=alias, why=why)
+
+
+def history(tx: Tx, kind: str, name: str, alias: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
+    """Moves of a name's aliases, newest first."""
+    statement = sa.select(alias_moves).where(alias_moves.c.project == tx.project, alias_moves.c.kind == kind, alias_moves.c.name == name)
+    if alias:
+        statement = statement.where(alias_moves.c.alias == alias)
+    return tx.rows(statement.order_by(alias_moves.c.at.desc(), alias_moves.c.id.desc()).limit(limit))
+
+
+def _allowed(tx: Tx, asset: dict[str, Any], alias: str, decision: str | None) -> str:
+    if decision is not None:
+        found = [gates.decision(tx, decision)]
+    else:
+        found = [d for d in gates.decided(tx, asset["kind"], asset["name"], asset["version"]) if d["alias"] == alias]
+    was_there = any(m["to_version"] == asset["version"] and m["decision"] for m in history(tx, asset["kind"], asset["name"], alias, 1000))
+    reasons = []
+    for one in found:
+        refused = _refusal(tx, one, asset, alias, was_there)
+        if refused is None:
+            return str(one["id"])
+        reasons.append(refused)
+    what = f"{asset['ref']} may not become {alias}: " + (reasons[0] if reasons else "no gate decision has been made about it.")
+    raise GateRefused(
+        what, f"Evaluate it: everloop gates evaluate {asset['ref']} {alias}" if not reasons else "", decision=found[0]["id"] if found else None
+    )
+
+
+def _refusal(tx: Tx, one: dict[str, Any], asset: dict[str, Any], alias: str, was_there: bool) -> str | None:
+    if one["ref"] != asset["ref"] or one["digest"] != asset["digest"] or one["alias"] != alias:
+        return f"decision {one['id']} is about {one['ref']} as {one['alias']}."
+    if one["verdict"] != "pass":
+        return f"the gate says {one['verdict']}: {one['why']}"
+    if one["approval"] == "pending":
+        return f"decision {one['id']} waits for a person's approval (everloop gates approve {one['id']})."
+    if one["approval"] == "rejected":
+        return f"{one['approved_by']} rejected it: {one['approval_why']}"
+    if tx.now > one["expires_at"] and not was_there:
+        return f"decision {one['id']} has expired; evaluate it again."
+    return None
+
+
+def _log(tx: Tx, ref: Ref, alias: str, before: int | None, after: int | None, decision: str | None, why: str) -> None:
+    tx.run(
+        alias_moves.insert().values(
+            id=tx.clock.new_id(),
+            project=tx.project,
+            kind=ref.kind,
+            name=ref.name,
+            alias=alias,
+            from_version=before,
+            to_version=after,
+            decision=decision,
+            why=why,
+            at=tx.now,
+            by=tx.who.name,
+        )
+    )

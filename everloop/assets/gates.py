@@ -1,0 +1,171 @@
+"""Gates' records: what must hold before an alias moves, the decisions made, and their approval. The judging itself is in evaluate/."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from everloop.assets import catalog
+from everloop.core.errors import BadInput, Conflict, Forbidden, NotFound
+from everloop.core.limits import PAGE_ROWS
+from everloop.core.refs import KINDS, Ref, check_alias, check_name
+from everloop.store import audit
+from everloop.store.records import Tx
+from everloop.store.schema import decisions, gates
+
+APPROVAL = ("never", "always", "not_first")
+DAY = 86_400.0
+
+
+def declare(tx: Tx, kind: str, name: str, alias: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """Declare (or change) the gate before an alias of a name. The caller has checked that the requirements parse."""
+    if kind not in KINDS:
+        raise BadInput(f"There is no kind of asset called {kind!r}.", f"Kinds: {', '.join(KINDS)}.")
+    check_name(name)
+    check_alias(alias)
+    full = {"suite": "", "requirements": [], "confidence": 0.95, "approval": "never", "expires_days": 7.0, **spec}
+    if not full["requirements"] or not isinstance(full["requirements"], list):
+        raise BadInput(f"The gate of {kind}:{name}@{alias} has no requirements.", 'Give a list such as ["auc >= 0.7", "auc >= champion - 0.01"].')
+    if full["approval"] not in APPROVAL:
+        raise BadInput(f"approval is {full['approval']!r}.", f"One of: {', '.join(APPROVAL)}.")
+    if not 0.5 < float(full["confidence"]) < 1:
+        raise BadInput(f"confidence is {full['confidence']!r}.", "Give a number between 0.5 and 1, such as 0.95.")
+    unknown = set(full) - {"suite", "requirements", "confidence", "approval", "expires_days"}
+    if unknown:
+        raise BadInput(
+            f"The gate has unknown settings: {', '.join(sorted(unknown))}.", "Settings: suite, requirements, confidence, approval, expires_days."
+        )
+    row = {"project": tx.project, "kind": kind, "name": name, "alias": alias, "spec": full, "updated_at": tx.now, "updated_by": tx.who.name}
+    tx.upsert(gates, row)
+    audit.record(tx, "gate.declare", f"gate:{kind}:{name}@{alias}", spec=full)
+    return row
+
+
+def gate_for(tx: Tx, kind: str, name: str, alias: str) -> dict[str, Any] | None:
+    """The gate declared for (kind, name, alias), or None: then the alias moves freely."""
+    return tx.row(sa.select(gates).where(gates.c.project == tx.project, gates.c.kind == kind, gates.c.name == name, gates.c.alias == alias))
+
+
+def listed(tx: Tx) -> list[dict[str, Any]]:
+    """All gates of the project."""
+    return tx.rows(sa.select(gates).where(gates.c.project == tx.project).order_by(gates.c.kind, gates.c.name, gates.c.alias))
+
+
+def remove(tx: Tx, kind: str, name: str, alias: str) -> None:
+    """Remove a gate; the alias moves freely from then on. Audited."""
+    if not tx.run(gates.delete().where(gates.c.project == tx.project, gates.c.kind == kind, gates.c.name == name, gates.c.alias == alias)):
+        raise NotFound(f"There is no gate for {kind}:{name}@{alias}.")
+    audit.record(tx, "gate.remove", f"gate:{kind}:{name}@{alias}")
+
+
+def store_decision(
+    tx: Tx, ref: Ref, alias: str, spec: dict[str, Any], verdict: str, why: str, scores: list[dict[str, Any]], against: int | None, evidence: str = ""
+) -> dict[str, Any]:
+    """Freeze a decision about exactly one version. Whether a person must approve follows the gate's `approval`."""
+    asset = catalog.get(tx, ref)
+    approval = "not_needed"
+    if verdict == "pass" and (spec.get("approval") == "always" or (spec.get("approval") == "not_first" and against is not None)):
+        approval = "pending"
+    row = {
+        "id": tx.clock.new_id(),
+        "project": tx.project,
+        "kind": ref.kind,
+        "name": ref.name,
+        "version": asset["version"],
+        "digest": asset["digest"],
+        "alias": alias,
+        "against": against,
+        "verdict": verdict,
+        "why": why,
+        "scores": scores,
+        "spec": spec,
+        "evidence": evidence,
+        "approval": approval,
+        "approved_by": None,
+        "approved_at": None,
+        "approval_why": "",
+        "at": tx.now,
+        "by": tx.who.name,
+        "expires_at": tx.now + float(spec.get("expires_days", 7.0)) * DAY,
+    }
+    tx.run(decisions.insert().values(**row))
+    audit.record(tx, "gate.decide", asset["ref"], decision=row["id"], alias=alias, verdict=verdict, why=why, against=against)
+    return shown(row)
+
+
+def decision(tx: Tx, id: str) -> dict[str, Any]:
+    """One decision; NotFound if there is none with that id in the project."""
+    row = tx.row(sa.select(decisions).where(decisions.c.project == tx.project, decisions.c.id == id))
+    if row is None:
+        raise NotFound(f"There is no decision {id!r} in project {tx.project!r}.", "List them with: everloop gates decisions")
+    return shown(row)
+
+
+def decided(
+    tx: Tx,
+    kind: str | None = None,
+    name: str | None = None,
+    version: int | None = None,
+    approval: str | None = None,
+    limit: int = PAGE_ROWS,
+    before: float | None = None,
+) -> list[dict[str, Any]]:
+    """Decisions, newest first."""
+    statement = sa.select(decisions).where(decisions.c.project == tx.project).order_by(decisions.c.at.desc(), decisions.c.id.desc()).limit(limit)
+    for column, value in ((decisions.c.kind, kind), (decisions.c.name, name), (decisions.c.version, version), (decisions.c.approval, approval)):
+        if value is not None:
+            statement = statement.where(column == value)
+    if before is not None:
+        statement = statement.where(decisions.c.at < before)
+    return [shown(row) for row in tx.rows(statement)]
+
+
+def settle(tx: Tx, id: str, approve: bool, why: str) -> dict[str, Any]:
+    """A person approves or rejects a decision that waits. Who asked for the decision cannot approve it, unless it was the local user."""
+    found = decision(tx, id)
+    if found["approval"] != "pending":
+        raise Conflict(f"Decision {id} does not wait for approval: it is {found['approval']}.")
+    if tx.who.kind == "pipeline":
+        raise Forbidden(f"{tx.who.name} is a pipeline; an approval is a person's.")
+    if found["by"] == tx.who.name and tx.who.kind not in ("local", "system"):
+        raise Forbidden(f"{tx.who.name} asked for decision {id}; somebody else must approve it.", "Ask another approver of the project.")
+    if tx.now > found["expires_at"]:
+        raise Conflict(f"Decision {id} has expired.", "Evaluate the version again.")
+    state = "approved" if approve else "rejected"
+    tx.run(
+        decisions.update()
+        .where(decisions.c.project == tx.project, decisions.c.id == id)
+        .values(approval=state, approved_by=tx.who.name, approved_at=tx.now, approval_why=why)
+    )
+    audit.record(tx, f"gate.{'approve' if approve else 'reject'}", found["ref"], decision=id, why=why)
+    return decision(tx, id)
+
+
+def shown(row: dict[str, Any]) -> dict[str, Any]:
+    """A decisions row as facades answer it."""
+    body = {
+        key: row[key]
+        for key in (
+            "id",
+            "kind",
+            "name",
+            "version",
+            "digest",
+            "alias",
+            "verdict",
+            "why",
+            "scores",
+            "spec",
+            "evidence",
+            "approval",
+            "approved_by",
+            "approved_at",
+            "approval_why",
+            "at",
+            "by",
+            "expires_at",
+        )
+    }
+    against = f"{row['kind']}:{row['name']}@{row['against']}" if row["against"] is not None else None
+    return {**body, "ref": f"{row['kind']}:{row['name']}@{row['version']}", "against": against}
