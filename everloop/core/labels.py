@@ -1,0 +1,23 @@
+"""One spelling for class labels, so that a dataset's 1, a model's 1.0 and a JSON "1" are the same class."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+def label(value: Any) -> str | None:
+    """The canonical text of a class label: None for missing; "true"/"false" for booleans; whole floats without ".0"."""
+    if value is None:
+        return None
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if type(value).__name__ in ("bool", "bool_"):
+        return "true" if value else "false"
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float):
+        if math.isnan(value):
+            return None
+        return str(int(value)) if value.is_integer() else repr(value)
+    return str(value)

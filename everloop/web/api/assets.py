@@ -1,0 +1,110 @@
+"""Assets, aliases, objects and releases over REST."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from everloop.web.deps import Who, Ws
+from fastapi import APIRouter, Body, Request, Response
+
+from everloop.core.errors import BadInput, TooLarge
+from everloop.core.limits import UPLOAD_BYTES
+
+router = APIRouter(prefix="/api/v1", tags=["assets"])
+
+
+@router.get("/assets")
+async def list_assets(who: Who, ws: Ws, kind: str | None = None, search: str = "", limit: int = 100, cursor: str | None = None) -> dict[str, Any]:
+    """Names of assets by last change, newest first."""
+    return await ws.assets.list(who, kind, search, limit, cursor)
+
+
+@router.get("/asset-kinds")
+async def list_kinds(who: Who, ws: Ws) -> dict[str, Any]:
+    """How many names and versions of each kind there are."""
+    return {"items": await ws.assets.kinds(who), "next": None}
+
+
+@router.post("/assets", status_code=201)
+async def register_asset(who: Who, ws: Ws, body: dict[str, Any] = Body()) -> dict[str, Any]:
+    """Register a version: {kind, name, manifest, run?, reads?, description?, tags?}. Same content answers the same version."""
+    for field in ("kind", "name", "manifest"):
+        if field not in body:
+            raise BadInput(f"The field {field!r} is missing.", "Needed: kind, name, manifest.")
+    more = {key: body[key] for key in ("run", "reads", "description", "tags") if body.get(key) is not None}
+    return await ws.assets.register(who, body["kind"], body["name"], body["manifest"], **more)
+
+
+@router.post("/releases", status_code=201)
+async def make_release(who: Who, ws: Ws, body: dict[str, Any] = Body()) -> dict[str, Any]:
+    """Make a release: {name, kind: predict|chat, pins, params?, policy?, run?, description?}."""
+    for field in ("name", "kind", "pins"):
+        if field not in body:
+            raise BadInput(f"The field {field!r} is missing.", "Needed: name, kind, pins.")
+    more = {key: body[key] for key in ("run", "description") if body.get(key) is not None}
+    return await ws.assets.release(who, body["name"], body["kind"], body["pins"], body.get("params"), body.get("policy"), **more)
+
+
+@router.get("/assets/{kind}/{name}")
+async def asset_versions(who: Who, ws: Ws, kind: str, name: str, limit: int = 100, before: int | None = None) -> dict[str, Any]:
+    """All versions of a name, newest first."""
+    items = await ws.assets.versions(who, kind, name, limit, before)
+    return {"items": items, "next": items[-1]["version"] if len(items) == limit else None}
+
+
+@router.get("/assets/{kind}/{name}/{at}")
+async def asset(who: Who, ws: Ws, kind: str, name: str, at: str) -> dict[str, Any]:
+    """One version, by number, alias or `latest`."""
+    return await ws.assets.get(who, f"{kind}:{name}@{at}")
+
+
+@router.patch("/assets/{kind}/{name}/{at}")
+async def annotate_asset(who: Who, ws: Ws, kind: str, name: str, at: str, body: dict[str, Any] = Body()) -> dict[str, Any]:
+    """Change a version's description and tags."""
+    return await ws.assets.annotate(who, f"{kind}:{name}@{at}", body.get("description"), body.get("tags"))
+
+
+@router.put("/assets/{kind}/{name}/aliases/{alias}")
+async def move_alias(who: Who, ws: Ws, kind: str, name: str, alias: str, body: dict[str, Any] = Body()) -> dict[str, Any]:
+    """Move an alias to {version}, through the gate where one is declared: {decision?, why?}."""
+    at = body.get("version", body.get("at"))
+    if at is None:
+        raise BadInput("The field 'version' is missing.", 'Send {"version": 3}.')
+    return await ws.assets.move_alias(who, f"{kind}:{name}@{at}", alias, decision=body.get("decision"), why=body.get("why", ""))
+
+
+@router.delete("/assets/{kind}/{name}/aliases/{alias}", status_code=204)
+async def remove_alias(who: Who, ws: Ws, kind: str, name: str, alias: str) -> None:
+    """Delete an alias."""
+    await ws.assets.remove_alias(who, kind, name, alias)
+
+
+@router.get("/assets/{kind}/{name}/aliases/{alias}/history")
+async def alias_history(who: Who, ws: Ws, kind: str, name: str, alias: str) -> dict[str, Any]:
+    """Every move of an alias, newest first."""
+    return {"items": await ws.assets.alias_history(who, kind, name, alias), "next": None}
+
+
+@router.post("/objects", status_code=201)
+async def put_object(who: Who, ws: Ws, request: Request) -> dict[str, Any]:
+    """Store the body's bytes; answers {digest, size}. Streams to disk, never all in memory."""
+    folder = ws.home / "incoming"
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder) as file:
+        size = 0
+        async for piece in request.stream():
+            size += len(piece)
+            if size > UPLOAD_BYTES:
+                raise TooLarge(f"The object is over {UPLOAD_BYTES} bytes.")
+            file.write(piece)
+        file.flush()
+        return await ws.assets.put_object(who, Path(file.name))
+
+
+@router.get("/objects/{digest}")
+async def get_object(who: Who, ws: Ws, digest: str) -> Response:
+    """The bytes behind a digest, verified."""
+    data = await ws.assets.get_object(who, digest)
+    return Response(data, media_type="application/octet-stream", headers={"content-disposition": "attachment", "etag": f'"{digest}"'})

@@ -1,0 +1,131 @@
+"""The catalogue's verbs: register, look up, move aliases, objects."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from everloop.assets import aliases, catalog, releases
+from everloop.core.errors import NotFound
+from everloop.core.principal import Principal, Role
+from everloop.core.refs import Ref
+
+if TYPE_CHECKING:
+    from everloop.workspace.workspace import Workspace
+
+
+class Assets:
+    """Facade over assets/ and the object store."""
+
+    def __init__(self, ws: Workspace) -> None:
+        self.ws = ws
+
+    async def kinds(self, who: Principal) -> list[dict[str, Any]]:
+        """How many names and versions of each kind there are."""
+        return await self.ws.records.read(who.need(Role.viewer), catalog.kinds)
+
+    async def list(self, who: Principal, kind: str | None = None, search: str = "", limit: int = 100, cursor: str | None = None) -> dict[str, Any]:
+        """Names by last change, newest first."""
+        return await self.ws.records.read(who.need(Role.viewer), lambda tx: catalog.names(tx, kind, search, limit, cursor))
+
+    async def register(
+        self,
+        who: Principal,
+        kind: str,
+        name: str,
+        manifest: dict[str, Any],
+        *,
+        run: str | None = None,
+        reads: Iterable[str] = (),
+        description: str = "",
+        tags: dict[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """Make a new version (or answer the one with this content). Files it names must be objects of the project already."""
+        who.need(Role.editor, f"register a {kind}")
+        for digest, path in _files(manifest):
+            if not await asyncio.to_thread(self.ws.objects.has, who.project, digest):
+                raise NotFound(
+                    f"The manifest names {path} with digest {digest}, which is not among the project's objects.", "Put it first: POST /api/v1/objects"
+                )
+        if kind == "release":
+            pins, params = manifest.get("pins") or {}, manifest.get("params") or {}
+            return await self.release(
+                who, name, str(manifest.get("kind", "")), pins, params, manifest.get("policy"), run=run, description=description
+            )
+        return await self.ws.records.write(
+            who, lambda tx: catalog.register(tx, kind, name, manifest, run=run, reads=reads, description=description, tags=tags)
+        )
+
+    async def release(
+        self,
+        who: Principal,
+        name: str,
+        kind: str,
+        pins: dict[str, str],
+        params: dict[str, Any] | None = None,
+        policy: str | None = None,
+        *,
+        run: str | None = None,
+        description: str = "",
+    ) -> dict[str, Any]:
+        """Make a release that pins exact versions."""
+        who.need(Role.editor, "make a release")
+        return await self.ws.records.write(who, lambda tx: releases.make(tx, name, kind, pins, params, policy, run, description))
+
+    async def get(self, who: Principal, ref: str | Ref) -> dict[str, Any]:
+        """One version, by exact reference, alias or name (latest)."""
+        return await self.ws.records.read(who.need(Role.viewer), lambda tx: catalog.get(tx, ref))
+
+    async def resolve(self, who: Principal, ref: str | Ref) -> Ref:
+        """The exact reference that `ref` means now."""
+        return await self.ws.records.read(who.need(Role.viewer), lambda tx: catalog.resolve(tx, ref))
+
+    async def versions(self, who: Principal, kind: str, name: str, limit: int = 100, before: int | None = None) -> list[dict[str, Any]]:
+        """Versions, newest first."""
+        return await self.ws.records.read(who.need(Role.viewer), lambda tx: catalog.versions(tx, kind, name, limit, before))
+
+    async def annotate(
+        self, who: Principal, ref: str | Ref, description: str | None = None, tags: dict[str, str | None] | None = None
+    ) -> dict[str, Any]:
+        """Change a version's description and tags."""
+        who.need(Role.editor, "annotate an asset")
+        return await self.ws.records.write(who, lambda tx: catalog.annotate(tx, ref, description, tags))
+
+    async def move_alias(self, who: Principal, ref: str | Ref, alias: str, *, decision: str | None = None, why: str = "") -> dict[str, Any]:
+        """Move an alias, through the gate where there is one. A release is loaded and warmed before traffic follows its alias."""
+        who.need(Role.editor, f"move the alias {alias}")
+        asset = await self.get(who, ref)
+        if asset["kind"] == "release":
+            await self.ws.endpoints.warm(who, asset["ref"], alias)
+        moved = await self.ws.records.write(who, lambda tx: aliases.move(tx, asset["ref"], alias, decision=decision, why=why))
+        if asset["kind"] == "release":
+            await self.ws.endpoints.refresh(who.project, asset["name"])
+        return moved
+
+    async def remove_alias(self, who: Principal, kind: str, name: str, alias: str, why: str = "") -> None:
+        """Delete an alias; traffic that followed it stops."""
+        who.need(Role.editor, f"remove the alias {alias}")
+        await self.ws.records.write(who, lambda tx: aliases.remove(tx, kind, name, alias, why))
+        if kind == "release":
+            await self.ws.endpoints.refresh(who.project, name)
+
+    async def alias_history(self, who: Principal, kind: str, name: str, alias: str | None = None) -> list[dict[str, Any]]:
+        """Moves of a name's aliases, newest first."""
+        return await self.ws.records.read(who.need(Role.viewer), lambda tx: aliases.history(tx, kind, name, alias))
+
+    async def put_object(self, who: Principal, data: bytes | Path) -> dict[str, Any]:
+        """Store bytes (or a file's) in the project: {"digest", "size"}."""
+        who.need(Role.editor, "store an object")
+        digest, size = await asyncio.to_thread(self.ws.objects.put, who.project, data)
+        return {"digest": digest, "size": size}
+
+    async def get_object(self, who: Principal, digest: str) -> bytes:
+        """The bytes behind a digest, verified; NotFound if the project has no such object."""
+        who.need(Role.viewer)
+        return await asyncio.to_thread(self.ws.objects.get, who.project, digest)
+
+
+def _files(manifest: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(str(f["digest"]), str(f.get("path", ""))) for f in manifest.get("files") or [] if isinstance(f, dict) and "digest" in f]

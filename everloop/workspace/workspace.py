@@ -1,0 +1,185 @@
+"""The workspace: all stores of one home, and the facades over them. Protocols, web and cli call facades and nothing below.
+
+Facades and stores are made at first use, so a server that is never asked for vectors never opens them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from everloop.core.clock import Clock, SystemClock
+from everloop.core.errors import BadInput
+from everloop.core.principal import DEFAULT_PROJECT, SYSTEM
+from everloop.core.settings import Settings
+from everloop.store.objects import Objects
+from everloop.store.records import Records
+from everloop.store.schema import projects
+from everloop.store.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from everloop.store.vectors import Vectors
+    from everloop.workspace.assets import Assets
+    from everloop.workspace.data import Data
+    from everloop.workspace.endpoints import Endpoints
+    from everloop.workspace.gates import Gates
+    from everloop.workspace.govern import Govern
+    from everloop.workspace.identity import Identity
+    from everloop.workspace.monitors import Monitors
+    from everloop.workspace.pipelines import Pipelines
+    from everloop.workspace.runs import Runs
+    from everloop.workspace.traces import Traces
+
+STARTED = ("identity", "endpoints", "pipelines", "monitors")
+"""Facades with something to start or stop, in order."""
+
+
+class Workspace:
+    """State and verbs of one home. `start` before use; `stop` finishes what was acknowledged and closes."""
+
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self.clock: Clock = clock or SystemClock()
+        self.started = False
+        self.background: set[asyncio.Task[Any]] = set()
+
+    @property
+    def home(self) -> Path:
+        """The folder of all state."""
+        return Path(self.settings.home)
+
+    async def start(self) -> Workspace:
+        """Open the stores and start the facades' loops; BadInput if the home cannot be used."""
+        try:
+            self.home.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadInput(f"The home {self.home} cannot be made: {error.strerror}.", "Choose another with --home DIR.") from error
+        await asyncio.to_thread(self.records.open)
+        await self.records.write(SYSTEM, _default_project)
+        await asyncio.to_thread(self.telemetry.open)
+        for name in STARTED:
+            hook = getattr(getattr(self, name), "start", None)
+            if hook is not None:
+                await hook()
+        self.started = True
+        return self
+
+    async def stop(self) -> None:
+        """Stop loops, wait for writes under way, close the stores."""
+        self.started = False
+        for name in reversed(STARTED):
+            hook = getattr(self.__dict__.get(name), "stop", None)
+            if hook is not None:
+                await hook()
+        for task in list(self.background):
+            task.cancel()
+        await asyncio.gather(*self.background, return_exceptions=True)
+        await asyncio.to_thread(self.telemetry.close)
+        await asyncio.to_thread(self.records.close)
+
+    def spawn(self, work: Any) -> asyncio.Task[Any]:
+        """Run a coroutine in the background until it ends or the workspace stops."""
+        task = asyncio.get_running_loop().create_task(work)
+        self.background.add(task)
+        task.add_done_callback(self.background.discard)
+        return task
+
+    @cached_property
+    def records(self) -> Records:
+        """The relational store."""
+        if self.settings.records_url:
+            return Records(self.settings.records_url, clock=self.clock, fsync=self.settings.fsync)
+        return Records.at(self.home, clock=self.clock, fsync=self.settings.fsync)
+
+    @cached_property
+    def objects(self) -> Objects:
+        """The content-addressed bytes."""
+        return Objects(self.home / "objects", fsync=self.settings.fsync)
+
+    @cached_property
+    def telemetry(self) -> Telemetry:
+        """Spans, predictions and their scores."""
+        return Telemetry(self.home, clock=self.clock, fsync=self.settings.fsync)
+
+    @cached_property
+    def vectors(self) -> Vectors:
+        """Indexes as they are searched."""
+        from everloop.store.vectors import Vectors
+
+        return Vectors(self.home / "vectors")
+
+    @cached_property
+    def identity(self) -> Identity:
+        """Who: keys, users, projects."""
+        from everloop.workspace.identity import Identity
+
+        return Identity(self)
+
+    @cached_property
+    def assets(self) -> Assets:
+        """The catalogue and its objects."""
+        from everloop.workspace.assets import Assets
+
+        return Assets(self)
+
+    @cached_property
+    def data(self) -> Data:
+        """Tables and documents."""
+        from everloop.workspace.data import Data
+
+        return Data(self)
+
+    @cached_property
+    def runs(self) -> Runs:
+        """Experiments and runs."""
+        from everloop.workspace.runs import Runs
+
+        return Runs(self)
+
+    @cached_property
+    def traces(self) -> Traces:
+        """What happened in production."""
+        from everloop.workspace.traces import Traces
+
+        return Traces(self)
+
+    @cached_property
+    def gates(self) -> Gates:
+        """What must hold before an alias moves."""
+        from everloop.workspace.gates import Gates
+
+        return Gates(self)
+
+    @cached_property
+    def endpoints(self) -> Endpoints:
+        """What users call."""
+        from everloop.workspace.endpoints import Endpoints
+
+        return Endpoints(self)
+
+    @cached_property
+    def pipelines(self) -> Pipelines:
+        """Durable steps."""
+        from everloop.workspace.pipelines import Pipelines
+
+        return Pipelines(self)
+
+    @cached_property
+    def monitors(self) -> Monitors:
+        """Checks over live windows."""
+        from everloop.workspace.monitors import Monitors
+
+        return Monitors(self)
+
+    @cached_property
+    def govern(self) -> Govern:
+        """Lineage questions and the audit record."""
+        from everloop.workspace.govern import Govern
+
+        return Govern(self)
+
+
+def _default_project(tx: Any) -> None:
+    tx.upsert(projects, {"name": DEFAULT_PROJECT, "created_at": tx.now, "created_by": tx.who.name, "settings": {}}, update=[])
