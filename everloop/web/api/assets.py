@@ -6,11 +6,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from everloop.web.deps import Who, Ws
 from fastapi import APIRouter, Body, Request, Response
 
 from everloop.core.errors import BadInput, TooLarge
 from everloop.core.limits import UPLOAD_BYTES
+from everloop.web.deps import Who, Ws
 
 router = APIRouter(prefix="/api/v1", tags=["assets"])
 
