@@ -38,3 +38,9 @@ MANIFEST_BYTES = 1_000_000
 """Largest manifest of an asset, as JSON."""
 LINEAGE_NODES = 2_000
 """Nodes that one lineage question walks at most."""
+SUITE_CHUNK = 2_000
+"""Rows of a predictive suite in one call."""
+SUITE_PARALLEL = 8
+"""Chat cases of a suite under way at once."""
+SUITE_TIMED_CALLS = 200
+"""Single-row calls that a predictive suite times."""
