@@ -1,0 +1,135 @@
+"""The two lineage questions: `why` (back from an answer, a version or a run to all that it rests on) and `impact` (forward from data)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from everloop.assets import catalog, lineage
+from everloop.core.errors import NotFound
+from everloop.core.refs import KINDS, Ref
+from everloop.store.records import Tx
+from everloop.store.schema import alias_moves, decisions, endpoints, runs
+
+
+def describe(tx: Tx, node: str) -> dict[str, Any]:
+    """What a node of the lineage graph is, in one dict: {"ref", "kind", "title", "at", "by", ...}; unknown nodes say so."""
+    kind, _, rest = node.partition(":")
+    if kind == "run":
+        row = tx.row(sa.select(runs).where(runs.c.project == tx.project, runs.c.id == rest))
+        if row is None:
+            return {"ref": node, "kind": "run", "title": "a run that is gone"}
+        return {
+            "ref": node,
+            "kind": "run",
+            "title": f"{row['kind']} run {row['name']}",
+            "at": row["started_at"],
+            "by": row["created_by"],
+            "code": row["code"],
+            "status": row["status"],
+            "pipeline": row["pipeline"],
+            "parent": row["parent"],
+        }
+    if kind in KINDS:
+        try:
+            asset = catalog.get(tx, node)
+        except NotFound:
+            return {"ref": node, "kind": kind, "title": "an asset that is gone"}
+        return {
+            "ref": asset["ref"],
+            "kind": kind,
+            "title": asset["description"] or title_of(asset),
+            "at": asset["created_at"],
+            "by": asset["created_by"],
+            "digest": asset["digest"],
+            "run": asset["run"],
+            "source": asset["manifest"].get("source"),
+        }
+    return {"ref": node, "kind": kind, "title": node}
+
+
+def title_of(asset: dict[str, Any]) -> str:
+    """One line about an asset, from its manifest."""
+    m, kind = asset["manifest"], asset["kind"]
+    if kind == "dataset":
+        return f"{m['rows']:,} rows x {len(m['schema'])} columns" if m.get("format") == "table" else f"{len(m.get('documents', []))} documents"
+    if kind == "model":
+        return f"{m.get('task', '')} model, {m.get('format', '')}, served by {m.get('engine', 'no engine')}".strip()
+    if kind == "index":
+        return f"{m.get('count', 0):,} chunks, {m.get('embedder', {}).get('name', '')}"
+    if kind == "release":
+        return " + ".join([*m.get("pins", {}).values(), *([m["policy"]] if m.get("policy") else [])])
+    if kind == "policy":
+        return ", ".join(dict.fromkeys(r.get("check", "") for r in m.get("rules", [])))
+    if kind == "suite":
+        return f"{m.get('count', 0):,} cases ({m.get('task', '')})"
+    if kind == "prompt":
+        return str((m.get("messages") or [{}])[0].get("content", ""))[:80]
+    return ""
+
+
+def why_release(tx: Tx, ref: str) -> dict[str, Any]:
+    """All that a release (or any asset or run) rests on, with who moved it to where it is and the decision that let it."""
+    walked = lineage.upstream(tx, ref)
+    nodes = [describe(tx, node) for node in walked["nodes"]]
+    return {
+        "subject": ref,
+        "nodes": nodes,
+        "edges": walked["edges"],
+        "cut": walked["cut"],
+        "decisions": decisions_of(tx, ref),
+        "moves": moves_of(tx, ref),
+    }
+
+
+def decisions_of(tx: Tx, ref: str) -> list[dict[str, Any]]:
+    """Gate decisions about exactly this version, newest first."""
+    from everloop.assets import gates
+
+    exact = Ref.parse(ref) if not ref.startswith("run:") else None
+    if exact is None or exact.version is None:
+        return []
+    found = tx.rows(
+        sa.select(decisions)
+        .where(
+            decisions.c.project == tx.project, decisions.c.kind == exact.kind, decisions.c.name == exact.name, decisions.c.version == exact.version
+        )
+        .order_by(decisions.c.at.desc())
+    )
+    return [gates.shown(row) for row in found]
+
+
+def moves_of(tx: Tx, ref: str) -> list[dict[str, Any]]:
+    """When aliases came to this version, and when they left it."""
+    exact = Ref.parse(ref) if not ref.startswith("run:") else None
+    if exact is None or exact.version is None:
+        return []
+    t = alias_moves
+    return tx.rows(
+        sa.select(t)
+        .where(
+            t.c.project == tx.project,
+            t.c.kind == exact.kind,
+            t.c.name == exact.name,
+            sa.or_(t.c.to_version == exact.version, t.c.from_version == exact.version),
+        )
+        .order_by(t.c.at.desc())
+    )
+
+
+def impact(tx: Tx, ref: str) -> dict[str, Any]:
+    """All versions and runs that rest on `ref`, the releases among them, and the endpoints that serve those now."""
+    start = ref if ref.startswith("run:") else str(catalog.resolve(tx, ref))
+    walked = lineage.downstream(tx, start)
+    nodes = [describe(tx, node) for node in walked["nodes"]]
+    releases = [node for node in walked["nodes"] if node.startswith("release:")]
+    live = []
+    for row in tx.rows(sa.select(endpoints).where(endpoints.c.project == tx.project)):
+        name = row["spec"].get("release")
+        held = catalog.aliases_of(tx, "release", name)
+        for part in row["spec"].get("split") or []:
+            at = f"release:{name}@{held.get(part['alias'])}"
+            if at in releases:
+                live.append({"endpoint": row["name"], "alias": part["alias"], "release": at})
+    return {"subject": start, "nodes": nodes, "edges": walked["edges"], "cut": walked["cut"], "releases": releases, "live": live}
