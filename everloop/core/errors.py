@@ -9,6 +9,7 @@
     ├── Conflict             409  it exists, or changed meanwhile
     │   └── GateRefused      409  the alias is protected and the decision does not allow the move
     ├── Busy                 503  a bound was reached; try again after `retry_after` seconds
+    │   └── NoSpace          507  the home's disk is full or cannot be written; nothing was kept
     ├── UpstreamFailed       502  an LLM provider or other server failed
     ├── MissingDependency    501  an optional package is not installed
     └── Corrupt              500  stored bytes do not match their digest
@@ -82,6 +83,10 @@ class Busy(EverloopError):
     def __init__(self, what: str, hint: str = "", retry_after: float = 1.0, **details: Any) -> None:
         super().__init__(what, hint, **details)
         self.retry_after = retry_after
+
+
+class NoSpace(Busy):
+    status, code, exit_code = 507, "no-space", 2
 
 
 class UpstreamFailed(EverloopError):

@@ -44,3 +44,11 @@ SUITE_PARALLEL = 8
 """Chat cases of a suite under way at once."""
 SUITE_TIMED_CALLS = 200
 """Single-row calls that a predictive suite times."""
+OBJECT_CHUNK_ABOVE = 1024 * 1024
+"""Objects larger than this are stored as content-defined chunks."""
+OBJECT_CHUNK = (128 * 1024, 512 * 1024, 2 * 1024 * 1024)
+"""Smallest, average and largest chunk of an object."""
+OBJECT_WHOLE_BYTES = 4 * 1024 * 1024 * 1024
+"""Chunked objects kept assembled for those that need a path; the longest unused go first."""
+OBJECT_WHOLE_SECONDS = 3600.0
+"""An assembled object is never removed sooner than this after its last use."""
