@@ -52,3 +52,5 @@ OBJECT_WHOLE_BYTES = 4 * 1024 * 1024 * 1024
 """Chunked objects kept assembled for those that need a path; the longest unused go first."""
 OBJECT_WHOLE_SECONDS = 3600.0
 """An assembled object is never removed sooner than this after its last use."""
+MONITOR_ROWS = 200_000
+"""Rows of a window that a monitor reads at most."""

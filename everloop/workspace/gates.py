@@ -74,6 +74,7 @@ class Gates:
         holders = await self.ws.records.read(who, lambda tx: catalog.aliases_of(tx, exact.kind, exact.name))
         against = holders.get(alias)
         against = None if against == exact.version else against
+        spec = {**spec, "suite_ref": (await self.ws.assets.get(who, Ref.parse(spec["suite"], "suite")))["ref"] if spec.get("suite") else None}
         candidate, held = await self._results(who, exact, spec), None
         if against is not None:
             held = await self._results(who, exact.exact(against), spec)
@@ -132,7 +133,7 @@ class Gates:
     async def _results(self, who: Principal, release: Ref, spec: dict[str, Any]) -> Results:
         if not spec.get("suite"):
             raise BadInput(f"The gate of {release.kind}:{release.name} names no suite.", 'Declare it with "suite": "suite:NAME".')
-        suite = await self.ws.assets.get(who, Ref.parse(spec["suite"], "suite"))
+        suite = await self.ws.assets.get(who, Ref.parse(spec.get("suite_ref") or spec["suite"], "suite"))
         manifest = suite["manifest"]
         serve = await self.ws.endpoints.run_release(who, str(release))
         if manifest["task"] == "chat":
