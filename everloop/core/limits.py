@@ -54,3 +54,17 @@ OBJECT_WHOLE_SECONDS = 3600.0
 """An assembled object is never removed sooner than this after its last use."""
 MONITOR_ROWS = 200_000
 """Rows of a window that a monitor reads at most."""
+METRIC_POINTS = 50_000
+"""Metric points that one request may log."""
+RUN_KEY_CHARS = 250
+"""Length of the key of a param, tag or metric of a run."""
+RUN_VALUE_CHARS = 100_000
+"""Length of the value of a param or tag of a run."""
+RUN_PAGE_MAX = 50_000
+"""Runs that one search answers at most (the MLflow client asks for that many)."""
+HISTORY_POINTS = 25_000
+"""Points of a metric's history in one page when not told."""
+FILTER_CHARS = 10_000
+"""Length of a search's filter."""
+FILTER_CLAUSES = 100
+"""Comparisons in a search's filter."""

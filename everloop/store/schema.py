@@ -203,6 +203,60 @@ run_artifacts = _table(  # named files of a run; the bytes are objects
     Column("at", Float, nullable=False),
 )
 
+run_inputs = _table(  # data sets that a run read, as the client described them
+    "run_inputs",
+    Column("project", String(250), primary_key=True),
+    Column("run", String(64), primary_key=True),
+    Column("name", String(500), primary_key=True),
+    Column("digest", String(100), primary_key=True),
+    Column("context", String(250), nullable=False, default=""),  # training, evaluation ...
+    Column("body", JSON, nullable=False),  # {"source_type", "source", "schema", "profile", "tags"}
+    Column("at", Float, nullable=False),
+)
+
+logged_models = _table(  # models that a client logged, before (or without) being registered as an asset
+    "logged_models",
+    Column("project", String(250), primary_key=True),
+    Column("id", String(64), primary_key=True),
+    Column("experiment", String(32), nullable=False),
+    Column("run", String(64)),
+    Column("name", String(500), nullable=False),
+    Column("kind", String(100), nullable=False, default=""),
+    Column("status", String(20), nullable=False),  # pending | ready | failed
+    Column("params", JSON, nullable=False, default=dict),
+    Column("tags", JSON, nullable=False, default=dict),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+    Column("created_by", String(250), nullable=False),
+    Column("deleted_at", Float),
+    Index("logged_models_of", "project", "experiment", "created_at"),
+)
+
+run_models = _table(  # which logged models a run read or made
+    "run_models",
+    Column("project", String(250), primary_key=True),
+    Column("run", String(64), primary_key=True),
+    Column("model", String(64), primary_key=True),
+    Column("direction", String(10), primary_key=True),  # input | output
+    Column("step", BigInteger, nullable=False, default=0),
+    Column("at", Float, nullable=False),
+    Index("run_models_of", "project", "model"),
+)
+
+model_metrics = _table(  # metric points that a client tied to a logged model
+    "model_metrics",
+    Column("project", String(250), primary_key=True),
+    Column("model", String(64), primary_key=True),
+    Column("key", String(250), primary_key=True),
+    Column("run", String(64), primary_key=True),
+    Column("step", BigInteger, primary_key=True),
+    Column("dataset_name", String(500), primary_key=True, default=""),
+    Column("dataset_digest", String(100), primary_key=True, default=""),
+    Column("value", Float),
+    Column("special", String(4)),
+    Column("at", Float, nullable=False),
+)
+
 scores = _table(  # judgements of runs and assets; those of traces live in telemetry
     "scores",
     Column("id", String(32), primary_key=True),

@@ -1,0 +1,318 @@
+"""Runs: executions with params, tags, metric series and named files. Functions of a transaction; what hot paths need is in run_metrics.
+
+A run's dict: {"id", "name", "kind", "status", "experiment" (name), "experiment_id", "parent", "pipeline", "params", "metrics" (latest
+values), "tags", "started_at", "ended_at", "created_by", "error", "code", "environment", "deleted_at"}. A metric that is not a finite
+number is the text "NaN", "Infinity" or "-Infinity", so that JSON can carry it (`float` reads all three).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from everloop.assets import experiments, run_metrics
+from everloop.core.errors import BadInput, Conflict, NotFound
+from everloop.core.limits import RUN_KEY_CHARS, RUN_VALUE_CHARS
+from everloop.store import audit
+from everloop.store.records import Tx
+from everloop.store.schema import experiments as experiment_table
+from everloop.store.schema import run_artifacts, run_params, run_tags, runs
+from everloop.store.schema import run_metrics as latest
+
+KINDS = ("training", "evaluation", "pipeline", "step", "index", "batch", "ingest", "custom")
+STATUSES = ("running", "scheduled", "finished", "failed", "killed")
+ENDED = ("finished", "failed", "killed")
+NAME_CHARS = 500
+
+
+def create(
+    tx: Tx,
+    name: str,
+    kind: str = "custom",
+    *,
+    experiment: str = experiments.DEFAULT_NAME,
+    experiment_id: str | None = None,
+    parent: str | None = None,
+    pipeline: str | None = None,
+    id: str | None = None,
+    status: str = "running",
+    params: Mapping[str, Any] | None = None,
+    tags: Mapping[str, Any] | None = None,
+    code: dict[str, Any] | None = None,
+    environment: dict[str, Any] | None = None,
+    started_at: float | None = None,
+) -> dict[str, Any]:
+    """Start a run. `experiment` is a name, made where missing; `experiment_id` wins over it and must exist. An empty name gets one.
+
+    Raises BadInput for a kind or status that is not known or a deleted experiment, NotFound for an unknown experiment_id or parent,
+    Conflict if `id` is taken.
+    """
+    if kind not in KINDS:
+        raise BadInput(f"There is no kind of run called {kind!r}.", f"Kinds: {', '.join(KINDS)}.")
+    _check_status(status)
+    if parent:
+        must_exist(tx, parent)
+    if experiment_id is not None:
+        found = experiments.get(tx, experiment_id)
+        if found["deleted_at"] is not None:
+            raise BadInput(f"The experiment {experiment_id} must be in the 'active' lifecycle stage; it is deleted.", "Restore it first.")
+        if experiment_id == experiments.DEFAULT_ID:
+            experiments.ensure_default(tx)
+    else:
+        experiment_id = experiments.ensure(tx, experiment)
+    if id is not None and tx.value(sa.select(runs.c.id).where(*_is(tx, id))):
+        raise Conflict(f"There is a run {id!r} already.")
+    id = id or tx.clock.new_id()
+    row = {
+        "project": tx.project,
+        "id": id,
+        "experiment": experiment_id,
+        "name": (name or f"{kind}-{id[-6:]}")[:NAME_CHARS],
+        "kind": kind,
+        "status": status,
+        "parent": parent,
+        "pipeline": pipeline,
+        "code": code or {},
+        "environment": environment or {},
+        "error": "",
+        "started_at": tx.now if started_at is None else started_at,
+        "ended_at": None,
+        "created_by": tx.who.name,
+        "deleted_at": None,
+    }
+    tx.run(runs.insert().values(**row))
+    put_params(tx, id, params or {})
+    put_tags(tx, id, tags or {})
+    return row
+
+
+def get(tx: Tx, id: str) -> dict[str, Any]:
+    """A run with params, latest metrics and tags; NotFound if there is none."""
+    row = tx.row(select().where(*_is(tx, id)))
+    if row is None:
+        raise NotFound(f"Run with id={id} not found.", "Find it with: everloop runs list")
+    return show(tx, [row])[0]
+
+
+def log(
+    tx: Tx,
+    id: str,
+    params: Mapping[str, Any] | None = None,
+    points: list[run_metrics.Point] | None = None,
+    tags: Mapping[str, Any] | None = None,
+) -> None:
+    """Add params, metric points and tags to a run that is not deleted, all or nothing. NotFound, BadInput, Conflict (a param changed)."""
+    _active(tx, id)
+    if params:
+        put_params(tx, id, params)
+    if tags:
+        put_tags(tx, id, tags)
+    if points:
+        run_metrics.add(tx, id, points)
+
+
+def put_params(tx: Tx, id: str, params: Mapping[str, Any]) -> None:
+    """Set params once: logging the same value again is fine, another value is a Conflict naming both."""
+    if not params:
+        return
+    rows = [{"project": tx.project, "run": id, "key": _key("param", k), "value": _text("param", k, v)} for k, v in params.items()]
+    old = tx.rows(
+        sa.select(run_params.c.key, run_params.c.value).where(
+            run_params.c.project == tx.project, run_params.c.run == id, run_params.c.key.in_([row["key"] for row in rows])
+        )
+    )
+    have = {row["key"]: row["value"] for row in old}
+    for row in rows:
+        if have.get(row["key"], row["value"]) != row["value"]:
+            raise Conflict(
+                f"Changing param values is not allowed. Param with key='{row['key']}' was already logged with value='{have[row['key']]}' "
+                f"for run ID='{id}'. Attempted logging new value '{row['value']}'.",
+                "Params are set once; log what changes as a metric or a tag.",
+            )
+    fresh = [row for row in rows if row["key"] not in have]
+    if fresh:
+        tx.run(run_params.insert(), fresh)
+
+
+def put_tags(tx: Tx, id: str, tags: Mapping[str, Any]) -> None:
+    """Set tags, replacing values of keys that are there."""
+    rows = [{"project": tx.project, "run": id, "key": _key("tag", k), "value": _text("tag", k, v)} for k, v in tags.items()]
+    if rows:
+        tx.upsert(run_tags, rows)
+
+
+def delete_tag(tx: Tx, id: str, key: str) -> None:
+    """Remove a tag; NotFound if the run has none such."""
+    _active(tx, id)
+    if not tx.run(run_tags.delete().where(run_tags.c.project == tx.project, run_tags.c.run == id, run_tags.c.key == key)):
+        raise NotFound(f"No tag with name: {key} in run with id {id}.")
+
+
+def update(tx: Tx, id: str, *, status: str | None = None, ended_at: float | None = None, name: str | None = None, error: str | None = None) -> None:
+    """Change what may change of a run: its status, end, name and error. A status that is an end sets `ended_at` where not given."""
+    _active(tx, id)
+    values: dict[str, Any] = {}
+    if status is not None:
+        values["status"] = _check_status(status)
+        values["ended_at"] = (ended_at if ended_at is not None else tx.now) if status in ENDED else None
+    elif ended_at is not None:
+        values["ended_at"] = ended_at
+    if name:
+        values["name"] = name[:NAME_CHARS]
+    if error is not None:
+        values["error"] = error
+    if values:
+        tx.run(runs.update().where(*_is(tx, id)).values(**values))
+
+
+def delete(tx: Tx, id: str) -> None:
+    """Mark a run deleted; it and all it holds can be restored. A run deleted twice stays so."""
+    must_exist(tx, id)
+    tx.run(runs.update().where(*_is(tx, id)).values(deleted_at=tx.now))
+    audit.record(tx, "run.delete", f"run:{id}")
+
+
+def restore(tx: Tx, id: str) -> None:
+    """Bring a deleted run back."""
+    must_exist(tx, id)
+    tx.run(runs.update().where(*_is(tx, id)).values(deleted_at=None))
+    audit.record(tx, "run.restore", f"run:{id}")
+
+
+def put_artifact(tx: Tx, id: str, path: str, digest: str, size: int) -> dict[str, Any]:
+    """Name an object as the file `path` of a run (replacing what was called so); BadInput for a path that leaves the run's folder."""
+    _active(tx, id)
+    row = {"path": check_path(path), "digest": digest, "size": size, "at": tx.now}
+    tx.upsert(run_artifacts, {"project": tx.project, "run": id, **row})
+    return row
+
+
+def artifacts(tx: Tx, id: str, under: str = "") -> list[dict[str, Any]]:
+    """All files of a run, or those below a folder, sorted: [{"path", "digest", "size", "at"}]. The run must exist."""
+    must_exist(tx, id)
+    statement = sa.select(run_artifacts.c.path, run_artifacts.c.digest, run_artifacts.c.size, run_artifacts.c.at)
+    statement = statement.where(run_artifacts.c.project == tx.project, run_artifacts.c.run == id)
+    if under:
+        folder = check_path(under) + "/"
+        statement = statement.where(run_artifacts.c.path >= folder, run_artifacts.c.path < folder[:-1] + "0")
+    return tx.rows(statement.order_by(run_artifacts.c.path))
+
+
+def artifact(tx: Tx, id: str, path: str) -> dict[str, Any]:
+    """One file of a run; NotFound if the run has none such."""
+    row = tx.row(
+        sa.select(run_artifacts).where(run_artifacts.c.project == tx.project, run_artifacts.c.run == id, run_artifacts.c.path == check_path(path))
+    )
+    if row is None:
+        raise NotFound(f"The run {id} has no file {path!r}.", "List them with: everloop runs artifacts ID")
+    return row
+
+
+def delete_artifacts(tx: Tx, id: str, path: str) -> int:
+    """Forget a file, or all below a folder; how many. The bytes stay while anything else names them."""
+    path = check_path(path)
+    where = sa.or_(run_artifacts.c.path == path, sa.and_(run_artifacts.c.path >= path + "/", run_artifacts.c.path < path + "0"))
+    count = tx.run(run_artifacts.delete().where(run_artifacts.c.project == tx.project, run_artifacts.c.run == id, where))
+    audit.record(tx, "run.artifacts.delete", f"run:{id}", path=path, files=count)
+    return count
+
+
+def check_path(path: str) -> str:
+    """A relative path with forward slashes that stays in its folder; BadInput otherwise."""
+    parts = path.split("/")
+    if (
+        not path
+        or len(path) > NAME_CHARS
+        or "\\" in path
+        or any(p in ("", ".", "..") or any(ord(c) < 32 for c in p) for p in parts)
+        or ":" in parts[0]
+    ):
+        raise BadInput(f"Invalid path: {path!r} is not a path of a file in a run.", "Use folder/name with forward slashes; not .. or a drive.")
+    return path
+
+
+def show(tx: Tx, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of `runs` (selected by `select`) as run dicts with params, tags and latest metrics, in the same order."""
+    if not rows:
+        return []
+    ids = [row["id"] for row in rows]
+    keep = (
+        "id",
+        "name",
+        "kind",
+        "status",
+        "parent",
+        "pipeline",
+        "started_at",
+        "ended_at",
+        "created_by",
+        "error",
+        "code",
+        "environment",
+        "deleted_at",
+    )
+    shown: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        shown[row["id"]] = {
+            **{key: row[key] for key in keep},
+            "experiment": row["experiment_name"] or experiments.DEFAULT_NAME,
+            "experiment_id": row["experiment"],
+            "params": {},
+            "metrics": {},
+            "tags": {},
+        }
+    for table, into in ((run_params, "params"), (run_tags, "tags")):
+        statement = sa.select(table.c.run, table.c.key, table.c.value).where(table.c.project == tx.project, table.c.run.in_(ids))
+        for run, key, value in tx.conn.execute(statement.order_by(table.c.key)):
+            shown[run][into][key] = value
+    statement = sa.select(latest.c.run, latest.c.key, latest.c.value, latest.c.special, latest.c.step, latest.c.at)
+    for run, key, value, special, _step, _at in tx.conn.execute(
+        statement.where(latest.c.project == tx.project, latest.c.run.in_(ids)).order_by(latest.c.key)
+    ):
+        shown[run]["metrics"][key] = value if special is None else run_metrics.SPECIAL_TEXT[special]
+    return [shown[id] for id in ids]
+
+
+def select() -> Any:
+    """A select of runs with the name of their experiment, for `show`."""
+    join = sa.and_(experiment_table.c.project == runs.c.project, experiment_table.c.id == runs.c.experiment)
+    return sa.select(runs, experiment_table.c.name.label("experiment_name")).select_from(runs.outerjoin(experiment_table, join))
+
+
+def _is(tx: Tx, id: str) -> list[Any]:
+    return [runs.c.project == tx.project, runs.c.id == id]
+
+
+def must_exist(tx: Tx, id: str) -> float | None:
+    """When the run was deleted (None: it was not); NotFound if there is no such run."""
+    row = tx.conn.execute(sa.select(runs.c.deleted_at).where(*_is(tx, id))).first()
+    if row is None:
+        raise NotFound(f"Run with id={id} not found.", "Find it with: everloop runs list")
+    deleted: float | None = row[0]
+    return deleted
+
+
+def _active(tx: Tx, id: str) -> None:
+    if must_exist(tx, id) is not None:
+        raise BadInput(f"The run {id} must be in the 'active' state. Current state is deleted.", "Restore it first.")
+
+
+def _check_status(status: str) -> str:
+    if status not in STATUSES:
+        raise BadInput(f"There is no status {status!r} of a run.", f"Statuses: {', '.join(STATUSES)}.")
+    return status
+
+
+def _key(what: str, key: Any) -> str:
+    if not isinstance(key, str) or not key or len(key) > RUN_KEY_CHARS:
+        raise BadInput(f"{key!r} cannot be the key of a {what}.", f"Use 1 to {RUN_KEY_CHARS} characters.")
+    return key
+
+
+def _text(what: str, key: str, value: Any) -> str:
+    text = value if isinstance(value, str) else str(value)
+    if len(text) > RUN_VALUE_CHARS:
+        raise BadInput(f"The {what} {key!r} is {len(text)} characters long; at most {RUN_VALUE_CHARS} are allowed.", "Log it as an artifact.")
+    return text

@@ -1,0 +1,244 @@
+"""Tracking's verbs: experiments, runs, metrics, files of runs."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from everloop.assets import experiments, run_metrics, run_search, runs
+from everloop.core.errors import BadInput
+from everloop.core.limits import HISTORY_POINTS
+from everloop.core.principal import Principal, Role
+
+if TYPE_CHECKING:
+    from everloop.workspace.workspace import Workspace
+
+
+class Runs:
+    """Facade over experiments and runs."""
+
+    def __init__(self, ws: Workspace) -> None:
+        self.ws = ws
+
+    async def create(
+        self,
+        who: Principal,
+        name: str = "",
+        kind: str = "custom",
+        experiment: str = "default",
+        parent: str | None = None,
+        *,
+        experiment_id: str | None = None,
+        pipeline: str | None = None,
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, Any] | None = None,
+        code: dict[str, Any] | None = None,
+        environment: dict[str, Any] | None = None,
+        started_at: float | None = None,
+        status: str = "running",
+        id: str | None = None,
+    ) -> dict[str, Any]:
+        """Start a run; answers it. See `assets.runs.create`."""
+        who.need(Role.editor, "start a run")
+
+        def work(tx: Any) -> dict[str, Any]:
+            row = runs.create(
+                tx,
+                name,
+                kind,
+                experiment=experiment,
+                experiment_id=experiment_id,
+                parent=parent,
+                pipeline=pipeline,
+                params=params,
+                tags=tags,
+                code=code,
+                environment=environment,
+                started_at=started_at,
+                status=status,
+                id=id,
+            )
+            return runs.get(tx, row["id"])
+
+        return await self.ws.records.write(who, work)
+
+    async def get(self, who: Principal, id: str) -> dict[str, Any]:
+        """A run with params, latest metrics and tags."""
+        return await self.ws.records.read(who.need(Role.viewer), lambda tx: runs.get(tx, id))
+
+    async def finish(self, who: Principal, id: str, status: str = "finished", error: str = "", ended_at: float | None = None) -> dict[str, Any]:
+        """End a run as finished, failed (with `error`) or killed; answers it."""
+        return await self.update(who, id, status=status, error=error, ended_at=ended_at)
+
+    async def update(self, who: Principal, id: str, **changes: Any) -> dict[str, Any]:
+        """Change status, ended_at, name or error of a run; answers it."""
+        who.need(Role.editor, "change a run")
+
+        def work(tx: Any) -> dict[str, Any]:
+            runs.update(tx, id, **changes)
+            return runs.get(tx, id)
+
+        return await self.ws.records.write(who, work)
+
+    async def log(
+        self,
+        who: Principal,
+        id: str,
+        params: Mapping[str, Any] | None = None,
+        metrics: list[dict[str, Any]] | dict[str, Any] | None = None,
+        tags: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Add params (set once), metric points ([{"key", "value", "step"?, "at"?}] or {key: value}) and tags, all or nothing."""
+        points = run_metrics.points_of(metrics, self.ws.clock.now()) if metrics else None
+        await self.log_points(who, id, points, params, tags)
+
+    async def log_points(
+        self,
+        who: Principal,
+        id: str,
+        points: list[run_metrics.Point] | None,
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`log` with points that are made already: what protocols on the hot path call."""
+        who.need(Role.editor, "log to a run")
+        await self.ws.records.write(who, lambda tx: runs.log(tx, id, params, points, tags))
+
+    async def delete_tag(self, who: Principal, id: str, key: str) -> None:
+        """Remove a tag of a run."""
+        who.need(Role.editor, "change a run")
+        await self.ws.records.write(who, lambda tx: runs.delete_tag(tx, id, key))
+
+    async def delete(self, who: Principal, id: str) -> None:
+        """Put a run out of sight; `restore` brings it back."""
+        who.need(Role.editor, "delete a run")
+        await self.ws.records.write(who, lambda tx: runs.delete(tx, id))
+
+    async def restore(self, who: Principal, id: str) -> None:
+        """Bring a deleted run back."""
+        who.need(Role.editor, "restore a run")
+        await self.ws.records.write(who, lambda tx: runs.restore(tx, id))
+
+    async def history(self, who: Principal, id: str, key: str, limit: int = HISTORY_POINTS, cursor: str | None = None) -> dict[str, Any]:
+        """A metric's series by time: {"items": [{"value", "step", "at"}], "next"}. The run must exist."""
+        points, after = await self.history_points(who, id, key, limit, cursor)
+        return {"items": [{"value": value, "step": step, "at": at} for value, step, at in points], "next": after}
+
+    async def history_points(
+        self, who: Principal, id: str, key: str, limit: int = HISTORY_POINTS, cursor: str | None = None
+    ) -> tuple[list[tuple[float | str, int, float]], str | None]:
+        """`history` as plain (value, step, at) and the next cursor: what protocols on the hot path call."""
+        start = _decode(cursor)
+        limit = max(1, min(limit, HISTORY_POINTS))
+
+        def work(tx: Any) -> Any:
+            runs.must_exist(tx, id)
+            return run_metrics.history(tx, id, key, limit, tuple(start) if start else None)
+
+        points, after = await self.ws.records.read(who.need(Role.viewer), work)
+        return points, _encode(after) if after else None
+
+    async def latest(self, who: Principal, id: str) -> list[tuple[str, float | str, int, float]]:
+        """The latest point of every series of a run: [(key, value, step, at)]."""
+        return await self.ws.records.read(who.need(Role.viewer), lambda tx: run_metrics.latest_points(tx, id))
+
+    async def search(
+        self, who: Principal, filter: str = "", experiment: str | None = None, limit: int = 100, cursor: str | None = None, **more: Any
+    ) -> dict[str, Any]:
+        """Runs that fit MLflow's filter grammar, newest first: {"items", "next"}. `more`: experiment_ids, view, order_by, parent, kind, text."""
+        offset = int((_decode(cursor) or [0])[0])
+
+        def work(tx: Any) -> Any:
+            return run_search.search(tx, filter, experiment=experiment, limit=limit, offset=offset, **more)
+
+        items, left = await self.ws.records.read(who.need(Role.viewer), work)
+        return {"items": items, "next": _encode([offset + len(items)]) if left else None}
+
+    async def artifacts(self, who: Principal, id: str, under: str = "") -> list[dict[str, Any]]:
+        """Files of a run (below a folder): [{"path", "digest", "size", "at"}]."""
+        return await self.ws.records.read(who.need(Role.viewer), lambda tx: runs.artifacts(tx, id, under))
+
+    async def put_artifact(self, who: Principal, id: str, path: str, data: bytes | Path) -> dict[str, Any]:
+        """Store bytes (or a file's) under a name in a run, replacing what was called so."""
+        who.need(Role.editor, "log to a run")
+        runs.check_path(path)
+        await self.get(who, id)
+        digest, size = await asyncio.to_thread(self.ws.objects.put, who.project, data)
+        return await self.ws.records.write(who, lambda tx: runs.put_artifact(tx, id, path, digest, size))
+
+    async def get_artifact(self, who: Principal, id: str, path: str) -> bytes:
+        """The bytes of one file of a run; NotFound if the run has none such."""
+        found = await self.ws.records.read(who.need(Role.viewer), lambda tx: runs.artifact(tx, id, path))
+        return await asyncio.to_thread(self.ws.objects.get, who.project, found["digest"])
+
+    async def delete_artifacts(self, who: Principal, id: str, path: str) -> int:
+        """Forget a file of a run, or all below a folder."""
+        who.need(Role.editor, "change a run")
+        return await self.ws.records.write(who, lambda tx: runs.delete_artifacts(tx, id, path))
+
+    async def experiments(
+        self, who: Principal, filter: str = "", limit: int = 100, cursor: str | None = None, view: str = "active", order_by: list[str] | None = None
+    ) -> dict[str, Any]:
+        """Experiments, last changed first: {"items": [{"id", "name", "tags", "created_at", "updated_at", "deleted_at"}], "next"}."""
+        offset = int((_decode(cursor) or [0])[0])
+        limit = max(1, limit)
+        await self._default(who)
+        found = await self.ws.records.read(
+            who.need(Role.viewer), lambda tx: experiments.search(tx, filter, view, order_by, limit=limit + 1, offset=offset)
+        )
+        return {"items": found[:limit], "next": _encode([offset + limit]) if len(found) > limit else None}
+
+    async def experiment(self, who: Principal, id: str | None = None, name: str | None = None) -> dict[str, Any] | None:
+        """One experiment by id (NotFound if there is none) or by exact name (None if there is none)."""
+        await self._default(who)
+        if name is not None:
+            return await self.ws.records.read(who.need(Role.viewer), lambda tx: experiments.find(tx, name))
+        return await self.ws.records.read(who.need(Role.viewer), lambda tx: experiments.get(tx, str(id)))
+
+    async def create_experiment(self, who: Principal, name: str, tags: dict[str, str] | None = None) -> dict[str, Any]:
+        """A new experiment."""
+        who.need(Role.editor, "make an experiment")
+        return await self.ws.records.write(who, lambda tx: experiments.create(tx, name, tags))
+
+    async def change_experiment(
+        self, who: Principal, id: str, *, name: str | None = None, tags: dict[str, str | None] | None = None, deleted: bool | None = None
+    ) -> dict[str, Any]:
+        """Rename, tag (None removes a tag), delete or restore an experiment; answers it."""
+        who.need(Role.editor, "change an experiment")
+
+        def work(tx: Any) -> dict[str, Any]:
+            if name is not None:
+                experiments.rename(tx, id, name)
+            if tags:
+                experiments.tag(tx, id, tags)
+            if deleted is not None:
+                (experiments.delete if deleted else experiments.restore)(tx, id)
+            return experiments.get(tx, id)
+
+        return await self.ws.records.write(who, work)
+
+    async def _default(self, who: Principal) -> None:
+        """The default experiment is there for whoever looks, viewers too."""
+        if not await self.ws.records.read(who, experiments.has_default):
+            await self.ws.records.write(who, experiments.ensure_default)
+
+
+def _encode(position: Any) -> str:
+    return base64.urlsafe_b64encode(orjson.dumps(position)).decode()
+
+
+def _decode(cursor: str | None) -> list[Any] | None:
+    if not cursor:
+        return None
+    try:
+        position = orjson.loads(base64.urlsafe_b64decode(cursor.encode()))
+    except ValueError:
+        position = None
+    if not isinstance(position, list) or not all(isinstance(x, (int, float)) for x in position) or not position:
+        raise BadInput(f"{cursor!r} is not a cursor of this list.", "Use the `next` of an earlier answer.")
+    return position
