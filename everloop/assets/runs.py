@@ -150,8 +150,18 @@ def delete_tag(tx: Tx, id: str, key: str) -> None:
         raise NotFound(f"No tag with name: {key} in run with id {id}.")
 
 
-def update(tx: Tx, id: str, *, status: str | None = None, ended_at: float | None = None, name: str | None = None, error: str | None = None) -> None:
-    """Change what may change of a run: its status, end, name and error. A status that is an end sets `ended_at` where not given."""
+def update(
+    tx: Tx,
+    id: str,
+    *,
+    status: str | None = None,
+    ended_at: float | None = None,
+    name: str | None = None,
+    error: str | None = None,
+    code: dict[str, Any] | None = None,
+    environment: dict[str, Any] | None = None,
+) -> None:
+    """Change what may change of a run: its status, end, name, error, code and environment. A status that is an end sets `ended_at` where not given."""
     _active(tx, id)
     values: dict[str, Any] = {}
     if status is not None:
@@ -163,6 +173,10 @@ def update(tx: Tx, id: str, *, status: str | None = None, ended_at: float | None
         values["name"] = name[:NAME_CHARS]
     if error is not None:
         values["error"] = error
+    if code is not None:
+        values["code"] = code
+    if environment is not None:
+        values["environment"] = environment
     if values:
         tx.run(runs.update().where(*_is(tx, id)).values(**values))
 
