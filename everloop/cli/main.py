@@ -1,0 +1,44 @@
+"""The `everloop` command: each file of this folder adds its own with `register(app)`."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+
+import typer
+
+import everloop
+from everloop.core.errors import EverloopError
+
+app = typer.Typer(
+    name="everloop",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="One open platform that takes any model to production and keeps it good there.",
+)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
+    if version:
+        typer.echo(everloop.__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; an EverloopError is printed as its sentence and gives its exit code."""
+    package = importlib.import_module("everloop.cli")
+    for info in pkgutil.iter_modules(package.__path__):
+        if info.name != "main":
+            module = importlib.import_module(f"everloop.cli.{info.name}")
+            if hasattr(module, "register"):
+                module.register(app)
+    try:
+        app()
+    except EverloopError as error:
+        print(f"{type(error).__name__}: {error.what}", file=sys.stderr)
+        if error.hint:
+            print(error.hint, file=sys.stderr)
+        sys.exit(error.exit_code)

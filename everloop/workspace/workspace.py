@@ -6,6 +6,7 @@ Facades and stores are made at first use, so a server that is never asked for ve
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,9 @@ from everloop.core.settings import Settings
 from everloop.store.objects import Objects
 from everloop.store.records import Records
 from everloop.store.schema import projects
-from everloop.store.telemetry import Telemetry
 
 if TYPE_CHECKING:
+    from everloop.store.telemetry import Telemetry
     from everloop.store.vectors import Vectors
     from everloop.workspace.assets import Assets
     from everloop.workspace.data import Data
@@ -58,8 +59,11 @@ class Workspace:
             raise BadInput(f"The home {self.home} cannot be made: {error.strerror}.", "Choose another with --home DIR.") from error
         await asyncio.to_thread(self.records.open)
         await self.records.write(SYSTEM, _default_project)
-        await asyncio.to_thread(self.telemetry.open)
+        if _stands("everloop.store.telemetry"):
+            await asyncio.to_thread(self.telemetry.open)
         for name in STARTED:
+            if not _stands(f"everloop.workspace.{name}"):
+                continue
             hook = getattr(getattr(self, name), "start", None)
             if hook is not None:
                 await hook()
@@ -76,7 +80,8 @@ class Workspace:
         for task in list(self.background):
             task.cancel()
         await asyncio.gather(*self.background, return_exceptions=True)
-        await asyncio.to_thread(self.telemetry.close)
+        if "telemetry" in self.__dict__:
+            await asyncio.to_thread(self.telemetry.close)
         await asyncio.to_thread(self.records.close)
 
     def spawn(self, work: Any) -> asyncio.Task[Any]:
@@ -101,6 +106,8 @@ class Workspace:
     @cached_property
     def telemetry(self) -> Telemetry:
         """Spans, predictions and their scores."""
+        from everloop.store.telemetry import Telemetry
+
         return Telemetry(self.home, clock=self.clock, fsync=self.settings.fsync)
 
     @cached_property
@@ -183,3 +190,8 @@ class Workspace:
 
 def _default_project(tx: Any) -> None:
     tx.upsert(projects, {"name": DEFAULT_PROJECT, "created_at": tx.now, "created_by": tx.who.name, "settings": {}}, update=[])
+
+
+def _stands(module: str) -> bool:
+    """Whether a room's file is there: rooms land one by one, and a server starts with those that stand."""
+    return importlib.util.find_spec(module) is not None

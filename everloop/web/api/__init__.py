@@ -1,0 +1,1 @@
+"""The native REST API: one router file a room, found by web/app.py."""

@@ -1,0 +1,1 @@
+"""UI pages: one router file a page group, found by web/app.py."""

@@ -1,0 +1,108 @@
+"""The catalogue, lineage, and aliases that no one moves round the gate; on every records backend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from everloop.assets import aliases, catalog, gates, lineage, releases
+from everloop.core.errors import BadInput, Conflict, Forbidden, GateRefused, NotFound
+from everloop.core.principal import Principal, Role
+from everloop.core.refs import Ref
+from everloop.store.records import Records, Tx
+
+SPEC = {"suite": "suite:s", "requirements": ["auc >= 0.7"]}
+
+
+def model(tx: Tx, n: int) -> dict[str, Any]:
+    return catalog.register(tx, "model", "credit", {"n": n})
+
+
+def test_the_same_content_is_the_same_version(records: Records, who: Principal) -> None:
+    first = records.write_sync(who, lambda tx: model(tx, 1))
+    again = records.write_sync(who, lambda tx: model(tx, 1))
+    second = records.write_sync(who, lambda tx: model(tx, 2))
+    assert first["ref"] == again["ref"] == "model:credit@1" and second["ref"] == "model:credit@2"
+
+
+def test_another_project_sees_nothing(records: Records, who: Principal, other: Principal) -> None:
+    records.write_sync(who, lambda tx: model(tx, 1))
+    with pytest.raises(NotFound):
+        records.read_sync(other, lambda tx: catalog.get(tx, "model:credit@1"))
+
+
+def test_an_unknown_reference_says_what_there_is(records: Records, who: Principal) -> None:
+    records.write_sync(who, lambda tx: model(tx, 1))
+    with pytest.raises(NotFound, match=r"Versions: 1\..*everloop alias model:credit@1 champion"):
+        records.read_sync(who, lambda tx: catalog.resolve(tx, "model:credit@champion"))
+    with pytest.raises(NotFound, match="Did you mean: credit"):
+        records.read_sync(who, lambda tx: catalog.resolve(tx, "model:credti@1"))
+
+
+def test_an_ungated_alias_moves_freely_and_a_gated_one_needs_its_decision(records: Records, who: Principal) -> None:
+    def work(tx: Tx) -> None:
+        model(tx, 1), model(tx, 2)
+        assert aliases.move(tx, "model:credit@1", "staging")["ungated"]
+        gates.declare(tx, "model", "credit", "champion", SPEC)
+        with pytest.raises(GateRefused, match="no gate decision"):
+            aliases.move(tx, "model:credit@1", "champion")
+        gates.store_decision(tx, Ref.parse("model:credit@1"), "champion", SPEC, "fail", "auc is 0.6", [], None)
+        with pytest.raises(GateRefused, match="auc is 0.6"):
+            aliases.move(tx, "model:credit@1", "champion")
+        good = gates.store_decision(tx, Ref.parse("model:credit@1"), "champion", SPEC, "pass", "all hold", [], None)
+        with pytest.raises(GateRefused, match="is about model:credit@1"):
+            aliases.move(tx, "model:credit@2", "champion", decision=good["id"])
+        assert aliases.move(tx, "model:credit@1", "champion")["decision"] == good["id"]
+        assert catalog.aliases_of(tx, "model", "credit") == {"champion": 1, "staging": 1}
+
+    records.write_sync(who, work)
+
+
+def test_an_approval_is_a_persons_and_not_the_askers(records: Records) -> None:
+    asker, approver = Principal("user:a", "default", Role.approver), Principal("user:b", "default", Role.approver)
+    spec = {**SPEC, "approval": "always"}
+
+    def ask(tx: Tx) -> str:
+        model(tx, 1)
+        gates.declare(tx, "model", "credit", "champion", spec)
+        id = gates.store_decision(tx, Ref.parse("model:credit@1"), "champion", spec, "pass", "ok", [], None)["id"]
+        with pytest.raises(GateRefused, match="waits for a person"):
+            aliases.move(tx, "model:credit@1", "champion")
+        with pytest.raises(Forbidden, match="somebody else"):
+            gates.settle(tx, id, True, "mine")
+        return str(id)
+
+    id = records.write_sync(asker, ask)
+    records.write_sync(approver, lambda tx: gates.settle(tx, id, True, "looks right"))
+    assert records.write_sync(asker, lambda tx: aliases.move(tx, "model:credit@1", "champion"))["to"] == 1
+    with pytest.raises(Conflict):
+        records.write_sync(approver, lambda tx: gates.settle(tx, id, True, "twice"))
+
+
+def test_a_rollback_is_one_alias_move(records: Records, who: Principal) -> None:
+    def work(tx: Tx) -> None:
+        gates.declare(tx, "model", "credit", "champion", SPEC)
+        for n in (1, 2):
+            model(tx, n)
+            gates.store_decision(tx, Ref.parse(f"model:credit@{n}"), "champion", {**SPEC, "expires_days": 0.0001}, "pass", "ok", [], None)
+            aliases.move(tx, f"model:credit@{n}", "champion")
+        tx.now += 10 * 86_400
+        assert aliases.move(tx, "model:credit@1", "champion", why="2 misbehaves")["to"] == 1
+        assert [m["to_version"] for m in aliases.history(tx, "model", "credit", "champion")][0] == 1
+
+    records.write_sync(who, work)
+
+
+def test_a_release_pins_exact_versions_and_lineage_goes_both_ways(records: Records, who: Principal) -> None:
+    def work(tx: Tx) -> None:
+        data = catalog.register(tx, "dataset", "loans", {"rows": 1})
+        made = catalog.register(tx, "model", "credit", {"n": 1}, run="r1", reads=["dataset:loans"])
+        release = releases.make(tx, "credit", "predict", {"model": "model:credit"}, {"threshold": 0.4})
+        assert release["manifest"]["pins"] == {"model": made["ref"]}
+        assert data["ref"] in lineage.upstream(tx, release["ref"])["nodes"]
+        assert release["ref"] in lineage.downstream(tx, data["ref"])["nodes"]
+        with pytest.raises(BadInput, match="pins a model"):
+            releases.make(tx, "credit", "predict", {})
+
+    records.write_sync(who, work)
