@@ -1,0 +1,113 @@
+"""The recorder: the root span of each call and its predictions reach the telemetry log before the answer leaves.
+
+A streamed answer is recorded when its stream ends or its reader leaves; the last chunk is held until then.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+
+from everloop.core.principal import Principal
+from everloop.core.types import Answer, Batch, Call, Chunk, Predictions, Serve, Span, Usage
+from everloop.serve.spans import plain
+
+Write = Callable[[Principal, list[Span], list[dict[str, Any]]], Awaitable[Any]]
+
+
+def record(inner: Serve, write: Write) -> Serve:
+    """Wrap `inner` so that every call is recorded through `write(principal, spans, predictions)`, failed ones too."""
+
+    async def serve(call: Call) -> Answer:
+        started = time.perf_counter_ns()
+        try:
+            answer = await inner(call)
+        except Exception as error:
+            await write(call.principal, _spans(call, started, None, Usage(), error), [])
+            raise
+        if answer.streams:
+            return answer.replace(outputs=_stream(call, answer, started, write))
+        await write(call.principal, _spans(call, started, plain(answer.outputs), answer.usage, None), predictions_of(call, answer))
+        return answer
+
+    return serve
+
+
+def predictions_of(call: Call, answer: Answer) -> list[dict[str, Any]]:
+    """One row a prediction: id, event time, release, features and outputs. Empty for other answers."""
+    if not isinstance(call.inputs, Batch) or not isinstance(answer.outputs, Predictions):
+        return []
+    release, trace = str(answer.release or ""), call.trace.trace_id
+    return [
+        {
+            "prediction_id": f"{trace}-{row}",
+            "trace_id": trace,
+            "endpoint": call.endpoint,
+            "at": call.trace.at,
+            "release": release,
+            "features": row_of(call.inputs.columns, row),
+            "outputs": row_of(answer.outputs.columns, row),
+        }
+        for row in range(answer.outputs.n)
+    ]
+
+
+def row_of(columns: Mapping[str, Any], row: int) -> dict[str, Any]:
+    """One row of equally long columns, as native Python values."""
+    return {name: v.item() if hasattr(v := values[row], "item") else v for name, values in columns.items()}
+
+
+async def _stream(call: Call, answer: Answer, started: int, write: Write) -> AsyncIterator[Chunk]:
+    text: list[str] = []
+    usage, failed = answer.usage, None
+    held: list[Chunk] = []
+    ended = False
+    try:
+        async for chunk in answer.outputs:
+            text.append(chunk.text)
+            usage = chunk.usage or usage
+            if chunk.finish_reason or held:
+                held.append(chunk)
+            else:
+                yield chunk
+        ended = True
+    except Exception as error:
+        failed = error
+        raise
+    finally:
+        if not ended and failed is None:
+            call.trace.attributes["everloop.cut"] = "the client left"
+        await write(call.principal, _spans(call, started, "".join(text), usage, failed), [])
+    for chunk in held:
+        yield chunk
+
+
+def _spans(call: Call, started: int, outputs: Any, usage: Usage, error: Exception | None) -> list[Span]:
+    predict = isinstance(call.inputs, Batch)
+    begin = int(call.trace.at * 1e9)
+    attributes = {
+        "everloop.endpoint": call.endpoint,
+        "everloop.principal": call.principal.name,
+        **call.trace.attributes,
+        **{to: call.params[key] for key, to in (("session", "session.id"), ("user", "user.id")) if call.params.get(key)},
+    }
+    if usage.tokens_in or usage.tokens_out:
+        attributes.update({"llm.token_count.prompt": usage.tokens_in, "llm.token_count.completion": usage.tokens_out})
+        if usage.cost is not None:
+            attributes["llm.cost.total"] = usage.cost
+    root = Span(
+        call.trace.trace_id,
+        call.trace.span_id,
+        call.trace.parent_id,
+        call.endpoint,
+        "PREDICT" if predict else "CHAIN",
+        begin,
+        begin + time.perf_counter_ns() - started,
+        "error" if error is not None else "ok",
+        attributes,
+        [] if error is None else [{"name": "exception", "attributes": {"exception.type": type(error).__name__, "exception.message": str(error)}}],
+        plain(call.inputs),
+        outputs,
+    )
+    return [root, *call.trace.spans]

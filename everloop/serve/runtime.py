@@ -1,0 +1,34 @@
+"""From an exact release to a callable: the chain of wrappers that its pins, policy and params ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from everloop.core.errors import BadInput
+from everloop.core.refs import Ref
+from everloop.core.types import Answer, Call, Serve
+from everloop.serve.predictor import predictor
+
+
+def build(stores: Any, project: str, release: Mapping[str, Any], pins: Mapping[str, Mapping[str, Any]], policy: Mapping[str, Any] | None) -> Serve:
+    """The release as a `Serve`, loaded and ready. Blocking: call it in a thread. `stores` has .objects and .vectors.
+
+    `pins` are the assets by role, `policy` the policy's asset. BadInput for a release that cannot be served.
+    """
+    manifest = release["manifest"]
+    if manifest["kind"] == "predict":
+        path_of = lambda digest: stores.objects.path(project, digest)
+        inner = predictor(pins["model"]["manifest"], path_of, (manifest.get("params") or {}).get("threshold"))
+    else:
+        from everloop.serve.answer import chat
+
+        inner = chat(stores, project, manifest, pins, policy["manifest"] if policy else None)
+    ref = Ref.parse(release["ref"])
+    if ref.version is None:
+        raise BadInput(f"{ref} is not exact; only an exact release is served.")
+
+    async def serve(call: Call) -> Answer:
+        return (await inner(call)).replace(release=ref)
+
+    return serve

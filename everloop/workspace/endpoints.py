@@ -1,0 +1,180 @@
+"""Endpoints: names that users call, the releases behind them, and the calls themselves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from everloop.assets import catalog
+from everloop.core.clock import new_span_id, new_trace_id
+from everloop.core.errors import BadInput, NotFound
+from everloop.core.principal import Principal, Role
+from everloop.core.refs import Ref, check_alias, check_name
+from everloop.core.types import Answer, Batch, Call, Chat, Serve, TraceContext
+from everloop.serve.limit import limit
+from everloop.serve.record import record, row_of
+from everloop.serve.split import split
+from everloop.store import audit
+from everloop.store.schema import endpoints
+
+if TYPE_CHECKING:
+    from everloop.workspace.workspace import Workspace
+
+LIMITS: dict[str, float] = {"timeout_s": 30, "concurrency": 64}
+
+
+class Endpoints:
+    """Facade over endpoints' records and the loaded releases. A release is loaded once, and before traffic comes to it."""
+
+    def __init__(self, ws: Workspace) -> None:
+        self.ws = ws
+        self._releases: dict[tuple[str, str], asyncio.Task[Serve]] = {}
+        self._served: dict[tuple[str, str], Serve] = {}
+        self._live: dict[tuple[str, str], dict[str, tuple[str, Serve]]] = {}
+        self._opening: dict[tuple[str, str], asyncio.Lock] = {}
+
+    async def put(self, who: Principal, name: str, kind: str, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """Declare or change an endpoint. BadInput for a spec that cannot be."""
+        who.need(Role.editor, "declare an endpoint")
+        check_name(name)
+        full = full_spec(name, kind, spec)
+
+        def work(tx: Any) -> None:
+            row = {"project": tx.project, "name": name, "kind": kind, "spec": full}
+            row.update(created_at=tx.now, updated_at=tx.now, updated_by=tx.who.name)
+            tx.upsert(endpoints, row, update=["kind", "spec", "updated_at", "updated_by"])
+            audit.record(tx, "endpoint.put", f"endpoint:{name}", kind=kind, spec=full)
+
+        await self.ws.records.write(who, work)
+        self._served.pop((who.project, name), None)
+        await self._fill(who, str(full["release"]))
+        return await self.get(who, name)
+
+    async def list(self, who: Principal) -> dict[str, Any]:
+        """All endpoints of the project with what is live: {"items", "next"}."""
+        statement = sa.select(endpoints).where(endpoints.c.project == who.project).order_by(endpoints.c.name)
+        rows = await self.ws.records.read(who.need(Role.viewer), lambda tx: [_shown(tx, row) for row in tx.rows(statement)])
+        return {"items": rows, "next": None}
+
+    async def get(self, who: Principal, name: str) -> dict[str, Any]:
+        """One endpoint with `live`: [{"alias", "ref", "weight"}]; NotFound lists those there are."""
+
+        def work(tx: Any) -> dict[str, Any]:
+            row = tx.row(sa.select(endpoints).where(endpoints.c.project == tx.project, endpoints.c.name == name))
+            if row is None:
+                names = [r["name"] for r in tx.rows(sa.select(endpoints.c.name).where(endpoints.c.project == tx.project).limit(50))]
+                raise NotFound(f"There is no endpoint {name!r} in project {tx.project!r}.", f"There are: {', '.join(sorted(names)) or 'none yet'}.")
+            return _shown(tx, row)
+
+        return await self.ws.records.read(who.need(Role.viewer), work)
+
+    async def serve(self, call: Call) -> Answer:
+        """The hot path: one call to an endpoint of the caller's project, split, bounded and recorded."""
+        found = self._served.get((call.project, call.endpoint))
+        if found is None:
+            found = await self._open(call.principal, call.endpoint)
+        return await found(call)
+
+    async def predict(
+        self, who: Principal, name: str, batch: Batch, *, at: float | None = None, user: str = "", session: str = "", trace_id: str | None = None
+    ) -> dict[str, Any]:
+        """Rows through an endpoint: {"predictions": [{..., "prediction_id"}], "release", "trace_id"}. `at` is event time."""
+        trace = TraceContext(trace_id or new_trace_id(), new_span_id(), at=self.ws.clock.now() if at is None else float(at))
+        answer = await self.serve(Call(name, batch, who, trace, params={"user": user, "session": session}))
+        shown = answer.outputs
+        if not hasattr(shown, "columns"):
+            raise BadInput(f"The endpoint {name!r} is for chat.", "Call it at /v1/chat/completions.")
+        rows = [{**row_of(shown.columns, i), "prediction_id": f"{trace.trace_id}-{i}"} for i in range(shown.n)]
+        return {"predictions": rows, "release": str(answer.release), "trace_id": trace.trace_id}
+
+    async def chat(self, who: Principal, name: str, chat: Chat, *, user: str = "", session: str = "") -> tuple[Answer, str]:
+        """A chat through an endpoint: its Answer (a stream if `chat.stream`) and the trace id."""
+        trace = TraceContext(new_trace_id(), new_span_id(), at=self.ws.clock.now())
+        return await self.serve(Call(name, chat, who, trace, params={"user": user, "session": session})), trace.trace_id
+
+    async def run_release(self, who: Principal, ref: str | Ref) -> Serve:
+        """An exact release as a callable, without an endpoint; what it answers is not recorded among production traces."""
+        exact = await self.ws.assets.resolve(who.need(Role.viewer), Ref.parse(str(ref), "release"))
+        return await self._load(who, str(exact))
+
+    async def warm(self, who: Principal, ref: str, alias: str = "") -> None:
+        """Load a release before traffic comes to it, so that moving an alias fails no request."""
+        await self.run_release(who, ref)
+
+    async def refresh(self, project: str, release: str) -> None:
+        """An alias of `release` moved: load what it means now, then switch in one step."""
+        from everloop.core.principal import SYSTEM
+
+        await self._fill(SYSTEM.in_project(project), release)
+
+    async def _open(self, who: Principal, name: str) -> Serve:
+        async with self._opening.setdefault((who.project, name), asyncio.Lock()):
+            if (who.project, name) in self._served:
+                return self._served[who.project, name]
+            spec = (await self.get(who, name))["spec"]
+            release, bounds = spec["release"], {**LIMITS, **spec["limits"]}
+            if (who.project, release) not in self._live:
+                await self._fill(who, release)
+            live = lambda: self._live.get((who.project, release), {})
+            chosen = split(name, spec["split"], live, spec["shadow"], self.ws.spawn, self._write)
+            bounded = limit(chosen, name, int(bounds["concurrency"]), float(bounds["timeout_s"]))
+            self._served[who.project, name] = record(bounded, self._write)
+            return self._served[who.project, name]
+
+    async def _fill(self, who: Principal, release: str) -> None:
+        """Load what the aliases that endpoints follow mean now; the table is replaced in one step, when all is loaded."""
+
+        def work(tx: Any) -> dict[str, int]:
+            specs = [r["spec"] for r in tx.rows(sa.select(endpoints.c.spec).where(endpoints.c.project == tx.project))]
+            followed = {a for s in specs if s["release"] == release for a in [*(p["alias"] for p in s["split"]), s["shadow"]]}
+            return {alias: version for alias, version in catalog.aliases_of(tx, "release", release).items() if alias in followed}
+
+        found = await self.ws.records.read(who, work)
+        refs = {alias: f"release:{release}@{version}" for alias, version in found.items()}
+        self._live[who.project, release] = {alias: (ref, await self._load(who, ref)) for alias, ref in refs.items()}
+
+    async def _load(self, who: Principal, ref: str) -> Serve:
+        key = (who.project, ref)
+        if key not in self._releases:
+            self._releases[key] = asyncio.get_running_loop().create_task(self._build(who, ref))
+        try:
+            return await asyncio.shield(self._releases[key])
+        except Exception:
+            self._releases.pop(key, None)
+            raise
+
+    async def _build(self, who: Principal, ref: str) -> Serve:
+        from everloop.serve.runtime import build
+
+        release = await self.ws.assets.get(who, ref)
+        manifest = release["manifest"]
+        pins = {role: await self.ws.assets.get(who, pin) for role, pin in manifest["pins"].items()}
+        policy = await self.ws.assets.get(who, manifest["policy"]) if manifest.get("policy") else None
+        return await asyncio.to_thread(build, self.ws, who.project, release, pins, policy)
+
+    async def _write(self, who: Principal, spans: list[Any], predictions: list[dict[str, Any]]) -> None:
+        await self.ws.traces.add(who, spans, predictions, durable=False)
+
+
+def full_spec(name: str, kind: str, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """An endpoint's spec with its defaults; BadInput says what cannot be."""
+    if kind not in ("predict", "chat"):
+        raise BadInput(f"An endpoint of kind {kind!r} cannot be.", "Kinds: predict, chat.")
+    unknown = set(spec) - {"release", "split", "shadow", "limits"}
+    if unknown:
+        raise BadInput(f"An endpoint has no setting {', '.join(sorted(unknown))}.", "Settings: release, split, shadow, limits.")
+    parts = [{"alias": check_alias(str(p["alias"])), "weight": float(p.get("weight", 100))} for p in spec.get("split") or [{"alias": "champion"}]]
+    if any(p["weight"] < 0 for p in parts) or not sum(p["weight"] for p in parts):
+        raise BadInput("The weights of a split are numbers from 0 up, at least one of them above it.")
+    release = Ref.parse(str(spec.get("release") or name), "release").name
+    return {"release": release, "split": parts, "shadow": spec.get("shadow"), "limits": {**LIMITS, **(spec.get("limits") or {})}}
+
+
+def _shown(tx: Any, row: dict[str, Any]) -> dict[str, Any]:
+    spec = row["spec"]
+    found = catalog.aliases_of(tx, "release", spec["release"])
+    live = [{**part, "ref": f"release:{spec['release']}@{found[part['alias']]}" if part["alias"] in found else None} for part in spec["split"]]
+    return {**{k: row[k] for k in ("name", "kind", "spec", "created_at", "updated_at", "updated_by")}, "live": live}
