@@ -1,3 +1,6 @@
-"""What users' code imports. Talks HTTP only."""
+"""What users' code imports: `import everloop as el`, then `el.connect()` and `el.run()`. Talks HTTP only."""
 
-__all__: list[str] = []
+from everloop.client.connect import Client, connect
+from everloop.client.runs import run
+
+__all__ = ["Client", "connect", "run"]
