@@ -16,6 +16,8 @@ WRITE_BATCH = 500
 """Writes that share one transaction."""
 LOG_QUEUE_BYTES = 64 * 1024 * 1024
 """Telemetry bytes waiting for fsync before Busy."""
+LOG_BACKLOG_BYTES = 4 * 1024 * 1024 * 1024
+"""Telemetry bytes in the log that are not in DuckDB yet before Busy."""
 LOG_FRAME_BYTES = 16 * 1024 * 1024
 """Largest single telemetry record."""
 SEGMENT_BYTES = 64 * 1024 * 1024
