@@ -70,3 +70,11 @@ FILTER_CHARS = 10_000
 """Length of a search's filter."""
 FILTER_CLAUSES = 100
 """Comparisons in a search's filter."""
+TEXT_INDEX_CHARS = 16_000
+"""Characters of a span's inputs, and of its outputs, that text search covers."""
+TEXT_MATCHES = 10_000
+"""Newest matching spans that a text search looks at."""
+PREDICTIONS_MAX = 1_000_000
+"""Predictions that one question to telemetry answers at most."""
+SCORES_BATCH = 100_000
+"""Scores or labels in one request."""

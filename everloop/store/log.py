@@ -177,7 +177,9 @@ class Log:
             fcntl.flock(self._owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(self._owner)
-            raise Conflict(f"The home {self.folder.parent} is in use by another server.", "Stop that one, or choose another with --home DIR.") from None
+            raise Conflict(
+                f"The home {self.folder.parent} is in use by another server.", "Stop that one, or choose another with --home DIR."
+            ) from None
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:016d}.log"
@@ -271,7 +273,7 @@ class Log:
         at = 0
         while at + _HEAD.size <= len(block):
             length, crc = _HEAD.unpack_from(block, at)
-            payload = block[at + _HEAD.size:at + _HEAD.size + length]
+            payload = block[at + _HEAD.size : at + _HEAD.size + length]
             if len(payload) < length or zlib.crc32(payload) != crc:
                 break
             frames.append(payload)

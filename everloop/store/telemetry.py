@@ -1,0 +1,260 @@
+"""Telemetry: spans, predictions and their scores, first in the durable log, then drained into DuckDB in large batches.
+
+    add / add_soon -> log (fsync) -> drain thread -> telemetry.duckdb (rows and offset in one transaction) -> telemetry-text.db (words)
+
+Only this object opens the database. DuckDB is imported and opened by the drain thread, so that starting a server does not wait for it.
+Delivery to the tables is at least once and rows are unique, so each write is there exactly once, whatever dies when.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from everloop.core.clock import Clock, SystemClock
+from everloop.core.errors import BadInput, Busy, EverloopError
+from everloop.core.limits import DRAIN_ROWS, LOG_FRAME_BYTES
+from everloop.core.types import Span
+from everloop.store import telemetry_tables as tables
+from everloop.store.files import make_folder, write_error
+from everloop.store.frames import Row, pack, unpack
+from everloop.store.log import Log, Position
+from everloop.store.telemetry_text import TextIndex, texts_of
+
+T = TypeVar("T")
+DRAIN_SECONDS = 0.2
+READERS = 2
+SPANS_A_FRAME = 512
+_logger = logging.getLogger("everloop.telemetry")
+
+
+class Telemetry:
+    """The telemetry of one home. `open` before use, `close` at the end. Thread-safe.
+
+    `rejected` counts frames that could not become rows (kept in `log/rejected`).
+    """
+
+    def __init__(self, home: Path, clock: Clock | None = None, fsync: bool = True) -> None:
+        self.home = Path(home)
+        self.clock: Clock = clock or SystemClock()
+        self.log = Log(self.home / "log", fsync)
+        self.text: TextIndex | None = None
+        self.rejected = 0
+        self._con: Any = None
+        self._ready = threading.Event()
+        self._failed: EverloopError | None = None
+        self._position = Position(0, 0)
+        self._moved = threading.Condition()
+        self._hurry = threading.Event()
+        self._stop = False
+        self._thread: threading.Thread | None = None
+        self._readers = ThreadPoolExecutor(READERS, "telemetry-read")
+        self._cursors = threading.local()
+
+    def open(self) -> Telemetry:
+        """Open the log and start the drain; Conflict if another server has this home, NoSpace if it cannot be written."""
+        try:
+            make_folder(self.home, self.log.fsync)
+        except OSError as error:
+            raise write_error(error, self.home) from error
+        self.log.open(after=self._last_segment())
+        self._thread = threading.Thread(target=self._run, name="telemetry-drain", daemon=True)
+        self._thread.start()
+        return self
+
+    def close(self) -> None:
+        """fsync and drain what was written, then close. Later writes raise Busy."""
+        if self._thread is None:
+            return
+        self.log.close()
+        self._stop = True
+        self._hurry.set()
+        self._thread.join()
+        self._thread = None
+        self._readers.shutdown()
+
+    def add(
+        self, project: str, spans: Sequence[Span] = (), predictions: Sequence[Mapping[str, Any]] = (), scores: Sequence[Mapping[str, Any]] = ()
+    ) -> list[Future[Position]]:
+        """Write; each future resolves after an fsync. Wait for all of them before acknowledging. Raises Busy, TooLarge, NoSpace."""
+        return [self.log.append(frame) for frame in self._frames(project, spans, predictions, scores)]
+
+    def add_soon(self, project: str, spans: Sequence[Span] = (), predictions: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Write to the operating system before returning (it survives `kill -9`), fsynced within 100 ms: the hot path."""
+        if len(spans) <= SPANS_A_FRAME and len(predictions) <= SPANS_A_FRAME:
+            self.log.append_soon(pack(project, self.clock.now(), spans, predictions))
+        else:
+            for frame in self._frames(project, spans, predictions, ()):
+                self.log.append_soon(frame)
+
+    async def add_durable(
+        self, project: str, spans: Sequence[Span] = (), predictions: Sequence[Mapping[str, Any]] = (), scores: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
+        """`add`, then wait for the fsync."""
+        await asyncio.gather(*map(asyncio.wrap_future, self.add(project, spans, predictions, scores)))
+
+    async def flush(self, seconds: float = 60.0) -> None:
+        """Wait until everything written before this call can be queried; Busy after `seconds`."""
+        await asyncio.to_thread(self.flush_sync, seconds)
+
+    def flush_sync(self, seconds: float = 60.0) -> None:
+        """`flush`, blocking."""
+        goal = self.log.end
+        self._hurry.set()
+        with self._moved:
+            done = self._moved.wait_for(lambda: self._failed is not None or self._position >= goal, seconds)
+        if self._failed is not None:
+            raise self._failed
+        if not done:
+            raise Busy("Telemetry is still being moved into the database.", "Try again in some seconds.")
+
+    async def query(self, work: Callable[[Any], T]) -> T:
+        """Run `work(cursor)` on a snapshot of the database, in a reader thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self.query_sync, work)
+
+    def query_sync(self, work: Callable[[Any], T]) -> T:
+        """`query`, blocking, in this thread."""
+        if not self._ready.wait(60):
+            raise Busy("The telemetry database is still being opened.", "Try again in some seconds.")
+        if self._failed is not None:
+            raise self._failed
+        cursor = getattr(self._cursors, "cursor", None)
+        if cursor is None:
+            cursor = self._cursors.cursor = self._con.cursor()
+        return work(cursor)
+
+    def search(self, project: str, query: str) -> list[str]:
+        """Trace ids whose texts match, newest first (see TextIndex.search); blocking."""
+        if not self._ready.wait(60) or self.text is None:
+            raise self._failed or Busy("The text index is still being opened.", "Try again in some seconds.")
+        return self.text.search(project, query)
+
+    # -- inside -------------------------------------------------------------------------------------------------------------------------
+
+    def _frames(
+        self, project: str, spans: Sequence[Span], predictions: Sequence[Mapping[str, Any]], scores: Sequence[Mapping[str, Any]]
+    ) -> list[bytes]:
+        """The frames of one write: cut into parts of SPANS_A_FRAME, and further where a part is too large."""
+        most = max(len(spans), len(predictions), len(scores))
+        if most > SPANS_A_FRAME:
+            cuts = range(0, most, SPANS_A_FRAME)
+            parts = [slice(i, i + SPANS_A_FRAME) for i in cuts]
+            return [f for cut in parts for f in self._frames(project, spans[cut], predictions[cut], scores[cut])]
+        frame = pack(project, self.clock.now(), spans, predictions, scores)
+        if len(frame) <= LOG_FRAME_BYTES or most <= 1:
+            return [frame]
+        half = (most + 1) // 2
+        return [f for part in (slice(None, half), slice(half, None)) for f in self._frames(project, spans[part], predictions[part], scores[part])]
+
+    def _last_segment(self) -> int:
+        """The highest segment that ever was, so that a new one is never numbered like one that was drained and removed."""
+        try:
+            return int((self.home / "log" / "last").read_text())
+        except (FileNotFoundError, ValueError):
+            return 0
+
+    def _run(self) -> None:
+        try:
+            self._con = tables.connect(self.home / "telemetry.duckdb")
+            self.text = TextIndex(self.home / "telemetry-text.db", self.log.fsync)
+            position = self._resume(self.text)
+        except Exception as error:
+            self._fail(error)
+            return
+        self._ready.set()
+        try:
+            while True:
+                try:
+                    position = self._drain(position)
+                except Exception as error:
+                    _logger.warning("telemetry could not be moved into the database, trying again: %s", error)
+                    if self._stop:
+                        return
+                    self._hurry.wait(2.0)
+                    self._hurry.clear()
+                    continue
+                if self._stop and self._position >= self.log.end:
+                    return
+                self._hurry.wait(DRAIN_SECONDS if self.log.end > position else 1.0)
+                self._hurry.clear()
+        finally:
+            self.text.close()
+            self._con.close()
+
+    def _fail(self, error: Exception) -> None:
+        _logger.error("the telemetry database in %s cannot be opened: %s", self.home, error)
+        self._failed = (
+            error
+            if isinstance(error, EverloopError)
+            else BadInput(
+                f"The telemetry database in {self.home} cannot be opened: {error}.",
+                "Check that the folder is writable and no other program has the file open.",
+            )
+        )
+        self._ready.set()
+        with self._moved:
+            self._moved.notify_all()
+
+    def _resume(self, text: TextIndex) -> Position:
+        """Where to read on: what is not yet both in the tables and in the index. A lost index is made anew from the tables."""
+        done, indexed = tables.drained(self._con), text.position()
+        if indexed < done and not self.log.segments()[0] <= indexed.segment:
+            cursor = self._con.execute("SELECT project, trace_id, name, error, inputs, outputs FROM spans ORDER BY start_ns")
+            while rows := cursor.fetchmany(DRAIN_ROWS):
+                text.add(texts_of(rows), done)
+            indexed = done
+        return min(done, indexed)
+
+    def _drain(self, position: Position) -> Position:
+        """Move everything that is in the log beyond `position`; answers the new position."""
+        while True:
+            batch: dict[str, list[Row]] = {"spans": [], "predictions": [], "scores": []}
+            start, frames = position, 0
+            while sum(map(len, batch.values())) < DRAIN_ROWS:
+                payloads, after = self.log.read(position)
+                position = after
+                if not payloads:
+                    break
+                frames += len(payloads)
+                for payload in payloads:
+                    self._unpack(payload, batch)
+            if frames:
+                self._store(batch, position)
+            with self._moved:
+                self._position = position
+                self._moved.notify_all()
+            if position.segment != start.segment:
+                self._drop(position.segment)
+            if not frames:
+                return position
+
+    def _unpack(self, payload: bytes, batch: dict[str, list[Row]]) -> None:
+        try:
+            rows = unpack(payload)
+        except Exception as error:
+            self._reject(payload, error)
+            return
+        for name, more in zip(("spans", "predictions", "scores"), rows, strict=True):
+            batch[name].extend(more)
+
+    def _store(self, batch: dict[str, list[Row]], position: Position) -> None:
+        assert self.text is not None
+        tables.insert(self._con, batch, position)
+        self.text.add(batch["spans"], position)
+
+    def _reject(self, payload: bytes, error: Exception) -> None:
+        """Put a frame aside that cannot become rows, so that it does not stop the others."""
+        self.rejected += 1
+        folder = self.home / "log" / "rejected"
+        folder.mkdir(exist_ok=True)
+        (folder / f"{self.clock.new_id()}.frame").write_bytes(payload)
+        _logger.error("a telemetry record could not be read and was put aside in %s: %s", folder, error)
+
+    def _drop(self, segment: int) -> None:
+        (self.home / "log" / "last").write_text(str(segment))
+        self.log.drop_before(segment)

@@ -1,0 +1,268 @@
+"""Questions to the telemetry tables. Each is one function of a cursor and a project; all values are parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from everloop.core.errors import BadInput
+from everloop.store.frames import SPAN_COLUMNS
+
+NS = 1_000_000_000
+HEAD = "CASE WHEN parent_id IS NULL THEN 0 ELSE 4611686018427387904 END + start_ns // 2"
+"""Orders the entry spans of a trace: the true root first, else the earliest."""
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which traces: all given parts must hold. Times are epoch seconds of the start; `traces` are ids, from a text search."""
+
+    endpoint: str | None = None
+    release: str | None = None
+    status: str | None = None
+    user: str | None = None
+    session: str | None = None
+    since: float | None = None
+    until: float | None = None
+    traces: Sequence[str] | None = None
+
+    def where(self) -> tuple[str, list[Any]]:
+        """The condition in SQL, and its parameters."""
+        parts, values = [], []
+        for name in ("endpoint", "release", "status", "user", "session"):
+            if (value := getattr(self, name)) is not None:
+                parts.append(f'"{name}" = ?')
+                values.append(value)
+        for sign, moment in ((">=", self.since), ("<", self.until)):
+            if moment is not None:
+                parts.append(f"start_ns {sign} ?")
+                values.append(int(moment * NS))
+        if self.traces is not None:
+            parts.append("trace_id IN (SELECT unnest(?::VARCHAR[]))")
+            values.append(list(self.traces))
+        return " AND ".join(["true", *parts]), values
+
+
+def list_traces(con: Any, project: str, wanted: Filter, limit: int, cursor: str | None = None) -> dict[str, Any]:
+    """Traces, newest first: {"items": [...], "next": cursor or None}. A trace appears once, as its root (or earliest entry) span."""
+    place = _cursor(cursor)
+    items: list[dict[str, Any]] = []
+    where, values = wanted.where()
+    take = limit + 1
+    while len(items) <= limit:
+        before, more = ("AND (start_ns, trace_id) < (?, ?)", list(place)) if place else ("", [])
+        found = con.execute(
+            f"SELECT start_ns, trace_id, span_id FROM spans WHERE project = ? AND entry AND {where} {before} "
+            "ORDER BY start_ns DESC, trace_id DESC LIMIT ?",
+            [project, *values, *more, take],
+        ).fetchall()
+        if not found:
+            break
+        heads = _heads(con, project, list({trace for _, trace, _ in found}), int(found[-1][0]))
+        items.extend(heads[trace] for _, trace, span in found if heads[trace]["span_id"] == span)
+        place = (found[-1][0], found[-1][1])
+        if len(found) < take:
+            break
+    page = items[:limit]
+    following = f"{page[-1]['start_ns']}.{page[-1]['trace_id']}" if len(items) > limit else None
+    scores = scores_of(con, project, [item["trace_id"] for item in page])
+    for item in page:
+        item["scores"] = scores.get(item["trace_id"], [])
+        del item["span_id"], item["start_ns"]
+    return {"items": page, "next": following}
+
+
+def _heads(con: Any, project: str, traces: list[str], earliest: int) -> dict[str, dict[str, Any]]:
+    """For each trace its head span as a list item, with usage summed over all spans."""
+    totals = {
+        row[0]: row[1:]
+        for row in con.execute(
+            f"""SELECT trace_id, arg_min(span_id, {HEAD}) FILTER (entry), sum(tokens_in) FILTER (NOT rolled), sum(tokens_out) FILTER (NOT rolled),
+                   sum(cost) FILTER (NOT rolled), count(*), arg_max(model, tokens_out) FILTER (model IS NOT NULL)
+            FROM spans WHERE project = ? AND trace_id IN (SELECT unnest(?::VARCHAR[])) GROUP BY trace_id""",
+            [project, traces],
+        ).fetchall()
+    }
+    rows = con.execute(
+        """SELECT trace_id, span_id, name, kind, start_ns, end_ns, endpoint, release, alias, status, error, session, "user", inputs, outputs FROM spans
+           WHERE project = ? AND entry AND trace_id IN (SELECT unnest(?::VARCHAR[]))""",
+        [project, traces],
+    ).fetchall()
+    heads = {}
+    for trace, span, name, kind, start, end, endpoint, release, alias, status, error, session, user, inputs, outputs in rows:
+        head, tokens_in, tokens_out, cost, count, model = totals[trace]
+        if span != head:
+            continue
+        heads[trace] = {
+            "trace_id": trace,
+            "span_id": span,
+            "start_ns": start,
+            "name": name,
+            "kind": kind,
+            "endpoint": endpoint,
+            "release": release,
+            "alias": alias,
+            "status": status,
+            "error": error,
+            "at": start / NS,
+            "ms": (end - start) / 1e6,
+            "tokens_in": _int(tokens_in),
+            "tokens_out": _int(tokens_out),
+            "cost": cost,
+            "model": model,
+            "spans": count,
+            "session": session,
+            "user": user,
+            "inputs": _loads(inputs),
+            "outputs": _loads(outputs),
+        }
+    return heads
+
+
+def get_trace(con: Any, project: str, trace_id: str) -> dict[str, Any] | None:
+    """A whole trace: {"trace_id", "spans", "predictions", "scores"}; None if the project has no span or prediction of it."""
+    spans = [
+        _span(row)
+        for row in _dicts(con.execute("SELECT * FROM spans WHERE project = ? AND trace_id = ? ORDER BY start_ns, span_id", [project, trace_id]))
+    ]
+    predictions = _dicts(
+        con.execute(
+            "SELECT * EXCLUDE (project, received_at) FROM predictions WHERE project = ? AND trace_id = ? ORDER BY prediction_id", [project, trace_id]
+        )
+    )
+    if not spans and not predictions:
+        return None
+    scores = scores_of(con, project, [trace_id]).get(trace_id, [])
+    labels = {s["subject"]: s["value"] for s in scores if s["name"] == "label"}
+    for p in predictions:
+        p.update(features=_loads(p["features"]), outputs=_loads(p["outputs"]), label=labels.get(p["prediction_id"]))
+    return {"trace_id": trace_id, "spans": spans, "predictions": predictions, "scores": scores}
+
+
+def scores_of(con: Any, project: str, traces: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """Scores of traces and of the spans and predictions in them, by trace id, oldest first."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in _dicts(
+        con.execute(
+            'SELECT trace_id, id, subject, name, raw, source, why, "at", "by" FROM scores WHERE project = ? '
+            'AND trace_id IN (SELECT unnest(?::VARCHAR[])) ORDER BY "at", id',
+            [project, list(traces)],
+        )
+    ):
+        found.setdefault(row.pop("trace_id"), []).append(_score(row))
+    return found
+
+
+def scores(con: Any, project: str, subject: str) -> list[dict[str, Any]]:
+    """All scores of exactly one subject, oldest first."""
+    return [
+        _score(row)
+        for row in _dicts(
+            con.execute(
+                'SELECT id, subject, name, raw, source, why, "at", "by" FROM scores WHERE project = ? AND subject = ? ORDER BY "at", id',
+                [project, subject],
+            )
+        )
+    ]
+
+
+def stats(con: Any, project: str, since: float, until: float, bucket_s: float, endpoint: str | None = None) -> list[dict[str, Any]]:
+    """Per bucket of `bucket_s` seconds that has traces: count, errors, latency quantiles of root spans (ms), cost (USD) and tokens."""
+    if bucket_s <= 0 or until < since:
+        raise BadInput("A bucket must be longer than 0 s and the time range must not end before it begins.")
+    where, values = Filter(endpoint=endpoint, since=since, until=until).where()
+    rows = con.execute(
+        f"""SELECT CAST(floor((start_ns / 1e9 - ?) / ?) AS BIGINT) AS bucket, count(DISTINCT trace_id) FILTER (entry),
+                   count(DISTINCT trace_id) FILTER (entry AND status = 'error'),
+                   quantile_cont((end_ns - start_ns) / 1e6, 0.5) FILTER (root), quantile_cont((end_ns - start_ns) / 1e6, 0.95) FILTER (root),
+                   sum(cost) FILTER (NOT rolled), sum(coalesce(tokens_in, 0) + coalesce(tokens_out, 0)) FILTER (NOT rolled)
+            FROM spans WHERE project = ? AND {where} GROUP BY bucket ORDER BY bucket""",
+        [since, bucket_s, project, *values],
+    ).fetchall()
+    return [
+        {"at": since + bucket * bucket_s, "count": count, "errors": errors, "p50_ms": p50, "p95_ms": p95, "cost": cost, "tokens": _int(tokens) or 0}
+        for bucket, count, errors, p50, p95, cost, tokens in rows
+    ]
+
+
+def histogram(con: Any, project: str, wanted: Filter, edges_ms: Sequence[float]) -> list[int]:
+    """How many root spans took how long: counts between the edges, with one bucket below the first and one above the last."""
+    where, values = wanted.where()
+    edges = sorted(edges_ms)
+    cases = " ".join(f"WHEN ms < ? THEN {i}" for i in range(len(edges)))
+    rows = con.execute(
+        f"SELECT CASE {cases} ELSE {len(edges)} END AS bin, count(*) FROM (SELECT (end_ns - start_ns) / 1e6 AS ms FROM spans "
+        f"WHERE project = ? AND root AND {where}) GROUP BY bin",
+        [*edges, project, *values],
+    ).fetchall()
+    counts = [0] * (len(edges) + 1)
+    for bin, count in rows:
+        counts[bin] = count
+    return counts
+
+
+def predictions(con: Any, project: str, endpoint: str, since: float, until: float, release: str | None, limit: int) -> list[dict[str, Any]]:
+    """Predictions of an endpoint by time, oldest first, each with its last label (None: not yet come)."""
+    more, values = (" AND p.release = ?", [release]) if release else ("", [])
+    rows = con.execute(
+        f"""SELECT p.prediction_id, p."at", p.release, p.features, p.outputs, l.raw FROM predictions p
+            LEFT JOIN (SELECT subject, arg_max(raw, ROW("at", id)) AS raw FROM scores WHERE project = ? AND name = 'label' GROUP BY subject) l
+            ON l.subject = p.prediction_id
+            WHERE p.project = ? AND p.endpoint = ? AND p."at" >= ? AND p."at" < ?{more} ORDER BY p."at", p.prediction_id LIMIT ?""",
+        [project, project, endpoint, since, until, *values, limit],
+    ).fetchall()
+    return [
+        {"prediction_id": id, "at": at, "release": ref, "features": _loads(features), "outputs": _loads(outputs), "label": _loads(label)}
+        for id, at, ref, features, outputs, label in rows
+    ]
+
+
+def count_by_release(con: Any, project: str, releases: Sequence[str]) -> dict[str, int]:
+    """How many traces each of these releases answered."""
+    counts = dict(
+        con.execute(
+            "SELECT release, count(DISTINCT trace_id) FROM spans WHERE project = ? AND root AND release IN (SELECT unnest(?::VARCHAR[])) "
+            "GROUP BY release",
+            [project, list(releases)],
+        ).fetchall()
+    )
+    return {release: int(counts.get(release, 0)) for release in releases}
+
+
+def _cursor(text: str | None) -> tuple[int, str] | None:
+    if not text:
+        return None
+    start, _, trace = text.partition(".")
+    if not start.lstrip("-").isdigit():
+        raise BadInput(f"{text!r} is not a cursor.", "Pass on the `next` of the page before.")
+    return int(start), trace
+
+
+def _dicts(cursor: Any) -> list[dict[str, Any]]:
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def _span(row: dict[str, Any]) -> dict[str, Any]:
+    for name in ("inputs", "outputs", "attributes", "events"):
+        row[name] = _loads(row[name])
+    assert set(row) == set(SPAN_COLUMNS)
+    for name in ("project", "entry", "root", "rolled", "received_at"):
+        del row[name]
+    return {**row, "events": row["events"] or [], "at": row["start_ns"] / NS, "ms": (row["end_ns"] - row["start_ns"]) / 1e6}
+
+
+def _score(row: dict[str, Any]) -> dict[str, Any]:
+    row["value"] = _loads(row.pop("raw"))
+    return row
+
+
+def _loads(text: str | None) -> Any:
+    return None if text is None else orjson.loads(text)
+
+
+def _int(value: Any) -> int | None:
+    return None if value is None else int(value)

@@ -1,0 +1,89 @@
+"""The telemetry tables in DuckDB, and how a drained batch enters them: rows and the log's offset in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from everloop.store.frames import PREDICTION_COLUMNS, SCORE_COLUMNS, SPAN_COLUMNS, Row
+from everloop.store.log import Position
+
+_TYPES = {
+    "start_ns": "BIGINT",
+    "end_ns": "BIGINT",
+    "entry": "BOOLEAN",
+    "root": "BOOLEAN",
+    "rolled": "BOOLEAN",
+    "tokens_in": "INTEGER",
+    "tokens_out": "INTEGER",
+    "tokens_cached": "INTEGER",
+    "cost": "DOUBLE",
+    "received_at": "DOUBLE",
+    "at": "DOUBLE",
+    "value": "DOUBLE",
+}
+TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "spans": (SPAN_COLUMNS, ("project", "trace_id", "span_id")),
+    "predictions": (PREDICTION_COLUMNS, ("project", "prediction_id")),
+    "scores": (SCORE_COLUMNS, ("project", "id")),
+}
+"""Each table's columns and the columns that make a row unique."""
+
+
+def connect(file: Path) -> Any:
+    """Open the database, its tables made; the caller owns the connection. DuckDB allows one process."""
+    import duckdb
+
+    con = duckdb.connect(
+        str(file), config={"threads": 2, "memory_limit": "1GB", "autoinstall_known_extensions": False, "autoload_known_extensions": False}
+    )
+    con.execute("SET checkpoint_threshold = '256MB'")
+    con.execute("SET preserve_insertion_order = false")
+    for table, (columns, _) in TABLES.items():
+        declared = ", ".join(f'"{name}" {_TYPES.get(name, "VARCHAR")}' for name in columns)
+        con.execute(f"CREATE TABLE IF NOT EXISTS {table} ({declared})")
+    con.execute("CREATE TABLE IF NOT EXISTS drained (segment BIGINT, byte BIGINT)")
+    return con
+
+
+def drained(con: Any) -> Position:
+    """The position in the log up to which everything is in the tables."""
+    row = con.execute("SELECT segment, byte FROM drained").fetchone()
+    return Position(*row) if row else Position(0, 0)
+
+
+def insert(con: Any, batch: Mapping[str, Sequence[Row]], position: Position) -> None:
+    """Add rows that are not there yet and note the position, all or nothing."""
+    con.execute("BEGIN")
+    try:
+        for table, rows in batch.items():
+            if rows:
+                _insert(con, table, rows)
+        con.execute("DELETE FROM drained")
+        con.execute("INSERT INTO drained VALUES (?, ?)", list(position))
+        con.execute("COMMIT")
+    except BaseException:
+        con.execute("ROLLBACK")
+        raise
+
+
+def _insert(con: Any, table: str, rows: Sequence[Row]) -> None:
+    import pyarrow as pa
+
+    columns, unique = TABLES[table]
+    places = [columns.index(name) for name in unique]
+    kept: dict[tuple[Any, ...], Row] = {}
+    for row in rows:
+        kept.setdefault(tuple(row[i] for i in places), row)
+    arrow = pa.table({name: pa.array(values, _arrow(pa, name)) for name, values in zip(columns, zip(*kept.values(), strict=True), strict=True)})
+    con.register("batch", arrow)
+    try:
+        same = " AND ".join(f't."{name}" = b."{name}"' for name in unique)
+        con.execute(f"INSERT INTO {table} BY NAME SELECT * FROM batch b WHERE NOT EXISTS (SELECT 1 FROM {table} t WHERE {same})")
+    finally:
+        con.unregister("batch")
+
+
+def _arrow(pa: Any, column: str) -> Any:
+    return {"BIGINT": pa.int64(), "INTEGER": pa.int32(), "DOUBLE": pa.float64(), "BOOLEAN": pa.bool_()}.get(_TYPES.get(column, ""), pa.string())

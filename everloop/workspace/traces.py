@@ -1,0 +1,150 @@
+"""What happened in production: traces, predictions, and the scores and labels that come later."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from everloop.core.errors import BadInput, NotFound, TooLarge
+from everloop.core.limits import PAGE_ROWS, PAGE_ROWS_MAX, PREDICTIONS_MAX, SCORES_BATCH
+from everloop.core.principal import Principal, Role
+from everloop.core.types import Span
+from everloop.store import telemetry_queries as queries
+from everloop.store.frames import TRACE_ID
+
+if TYPE_CHECKING:
+    from everloop.workspace.workspace import Workspace
+
+
+class Traces:
+    """The verbs of telemetry. Writing needs the role editor (it is ingest, so it leaves no audit row), reading viewer."""
+
+    def __init__(self, ws: Workspace) -> None:
+        self.ws = ws
+
+    def record(self, who: Principal, spans: Sequence[Span], predictions: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Write an answer's trace before the answer leaves: in the operating system's hands on return, on disk within 100 ms.
+
+        A prediction is {"prediction_id", "at", "endpoint", "release", "alias"?, "features": {...}, "outputs": {...}, "session"?, "user"?}.
+        Raises Busy, TooLarge, NoSpace.
+        """
+        self.ws.telemetry.add_soon(who.project, spans, predictions)
+
+    async def add(self, who: Principal, spans: Sequence[Span], predictions: Sequence[Mapping[str, Any]] = (), *, durable: bool = True) -> None:
+        """Write spans and predictions; with `durable`, answers after an fsync. BadInput for ids that are none."""
+        who.need(Role.editor, "send traces")
+        for span in spans:
+            if not TRACE_ID.fullmatch(span.trace_id):
+                raise BadInput(f"{span.trace_id!r} is not a trace id.", "A trace id is 32 lowercase hex characters.")
+        if durable:
+            await self.ws.telemetry.add_durable(who.project, spans, predictions)
+        else:
+            self.record(who, spans, predictions)
+
+    async def list(
+        self,
+        who: Principal,
+        *,
+        endpoint: str | None = None,
+        status: str | None = None,
+        release: str | None = None,
+        user: str | None = None,
+        session: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        text: str = "",
+        limit: int = PAGE_ROWS,
+        cursor: str | None = None,
+    ) -> dict[str, Any]:
+        """Traces, newest first. `text` searches inputs and outputs: all words must occur, "quoted words" as a phrase."""
+        who.need(Role.viewer)
+        if not 1 <= limit <= PAGE_ROWS_MAX:
+            raise BadInput(f"A page has 1 to {PAGE_ROWS_MAX} rows, not {limit}.")
+        telemetry = self.ws.telemetry
+
+        def work(con: Any) -> dict[str, Any]:
+            found = telemetry.search(who.project, text) if text.strip() else None
+            wanted = queries.Filter(endpoint, release, status, user, session, since, until, found)
+            return queries.list_traces(con, who.project, wanted, limit, cursor)
+
+        return await telemetry.query(work)
+
+    async def get(self, who: Principal, trace_id: str) -> dict[str, Any]:
+        """A whole trace: {"trace_id", "spans", "predictions", "scores"}. NotFound if the project has none such."""
+        who.need(Role.viewer)
+        found = await self.ws.telemetry.query(lambda con: queries.get_trace(con, who.project, trace_id))
+        if found is None:  # perhaps written a moment ago
+            await self.ws.telemetry.flush()
+            found = await self.ws.telemetry.query(lambda con: queries.get_trace(con, who.project, trace_id))
+        if found is None:
+            raise NotFound(f"The project {who.project!r} has no trace {trace_id!r}.", "List them with: everloop traces list")
+        return found
+
+    async def add_scores(self, who: Principal, scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Judgements of traces or predictions: {"subject": trace or prediction id, "name", "value", "source"?, "why"?, "at"?}.
+
+        A label is a score named `label` of a prediction id; where several come, the last counts and all are kept. Answers {"added"} once
+        durable. The subject need not have arrived yet. BadInput where a name or subject is missing.
+        """
+        who.need(Role.editor, "add scores")
+        if len(scores) > SCORES_BATCH:
+            raise TooLarge(f"{len(scores)} scores in one call; at most {SCORES_BATCH} are allowed.", "Send them in parts.")
+        now = self.ws.clock.now()
+        rows = []
+        for i, score in enumerate(scores):
+            subject, name = score.get("subject"), score.get("name")
+            if not (isinstance(subject, str) and subject and isinstance(name, str) and name and "value" in score):
+                raise BadInput(f"Score number {i} needs a subject, a name and a value; it has {', '.join(sorted(map(str, score))) or 'nothing'}.")
+            at = score.get("at")
+            if at is not None and (isinstance(at, bool) or not isinstance(at, (int, float))):
+                raise BadInput(f"Score number {i} has at={at!r}; it must be epoch seconds.")
+            rows.append(
+                {
+                    "id": self.ws.clock.new_id(),
+                    "subject": subject,
+                    "name": name,
+                    "value": score["value"],
+                    "source": score.get("source"),
+                    "why": score.get("why"),
+                    "at": now if at is None else float(at),
+                    "by": who.name,
+                }
+            )
+        await self.ws.telemetry.add_durable(who.project, scores=rows)
+        return {"added": len(rows)}
+
+    async def scores(self, who: Principal, subject: str) -> list[dict[str, Any]]:
+        """All scores of a trace (with those of its predictions) or of one prediction, oldest first."""
+        who.need(Role.viewer)
+        if TRACE_ID.fullmatch(subject):
+            return await self.ws.telemetry.query(lambda con: queries.scores_of(con, who.project, [subject]).get(subject, []))
+        return await self.ws.telemetry.query(lambda con: queries.scores(con, who.project, subject))
+
+    async def stats(self, who: Principal, since: float, until: float, bucket_s: float, endpoint: str | None = None) -> list[dict[str, Any]]:
+        """Per bucket with traces: {"at", "count", "errors", "p50_ms", "p95_ms", "cost", "tokens"}; times in epoch seconds, cost in US dollars."""
+        who.need(Role.viewer)
+        return await self.ws.telemetry.query(lambda con: queries.stats(con, who.project, since, until, bucket_s, endpoint))
+
+    async def histogram(
+        self, who: Principal, edges_ms: Sequence[float], *, endpoint: str | None = None, since: float | None = None, until: float | None = None
+    ) -> dict[str, Any]:
+        """How many calls took how long: {"edges_ms", "counts"} with one more count than edges (below the first ... above the last)."""
+        who.need(Role.viewer)
+        if not 1 <= len(edges_ms) <= 100:
+            raise BadInput("Give 1 to 100 edges in milliseconds.")
+        wanted = queries.Filter(endpoint=endpoint, since=since, until=until)
+        counts = await self.ws.telemetry.query(lambda con: queries.histogram(con, who.project, wanted, edges_ms))
+        return {"edges_ms": sorted(edges_ms), "counts": counts}
+
+    async def predictions(
+        self, who: Principal, endpoint: str, since: float, until: float, release: str | None = None, limit: int = PREDICTIONS_MAX
+    ) -> list[dict[str, Any]]:
+        """An endpoint's predictions by time, oldest first: {"prediction_id", "at", "release", "features", "outputs", "label"}."""
+        who.need(Role.viewer)
+        await self.ws.telemetry.flush()
+        return await self.ws.telemetry.query(lambda con: queries.predictions(con, who.project, endpoint, since, until, release, limit))
+
+    async def count_by_release(self, who: Principal, releases: Sequence[str]) -> dict[str, int]:
+        """How many traces each release answered."""
+        who.need(Role.viewer)
+        return await self.ws.telemetry.query(lambda con: queries.count_by_release(con, who.project, releases))
