@@ -78,3 +78,5 @@ PREDICTIONS_MAX = 1_000_000
 """Predictions that one question to telemetry answers at most."""
 SCORES_BATCH = 100_000
 """Scores or labels in one request."""
+RULE_CHARS = 500
+"""Length of one requirement of a gate or monitor."""
