@@ -122,7 +122,7 @@ class Oip:
         at = from_iso(str(params["at"])) if "at" in params else self.ws.clock.now()
         trace = TraceContext(new_trace_id(), new_span_id(), at=at)
         call = Call(name, batch, who, trace, params={"user": str(params.get("user", "")), "session": str(params.get("session", ""))})
-        answer = await (self.ws.endpoints.serve(call))
+        answer = await self.ws.endpoints.serve(call)
         columns = answer.outputs.columns
         wishes = ask.get("outputs") or [{"name": column} for column in columns]
         everything = bool(params.get("binary_data_output"))
@@ -135,7 +135,8 @@ class Oip:
             raw += data
         shown = {"model_name": name, "model_version": answer.release.at if answer.release else ref.at, "id": ask.get("id") or trace.trace_id}
         head = orjson.dumps(
-            {**shown, "parameters": {"trace_id": trace.trace_id, "release": str(answer.release)}, "outputs": outputs}, option=orjson.OPT_SERIALIZE_NUMPY
+            {**shown, "parameters": {"trace_id": trace.trace_id, "release": str(answer.release)}, "outputs": outputs},
+            option=orjson.OPT_SERIALIZE_NUMPY,
         )
         binary = any("data" not in tensor for tensor in outputs)
         return 200, head + raw, len(head) if binary else None

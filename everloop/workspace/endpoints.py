@@ -156,7 +156,7 @@ class Endpoints:
         return await asyncio.to_thread(build, self.ws, who.project, release, pins, policy)
 
     async def _write(self, who: Principal, spans: list[Any], predictions: list[dict[str, Any]]) -> None:
-        await self.ws.traces.add(who, spans, predictions, durable=False)
+        self.ws.traces.record(who, spans, predictions)
 
 
 def full_spec(name: str, kind: str, spec: Mapping[str, Any]) -> dict[str, Any]:
