@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import socket
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import IO, Any
 
 import typer
 
+from everloop.client.server import LOCK, running
 from everloop.core.errors import BadInput
 from everloop.core.settings import Settings, is_loopback
 
@@ -30,7 +32,7 @@ def up(
 
 def serve(settings: Settings) -> None:
     """Run until told to stop. BadInput for a port in use, a home that cannot be used, or no admin where others can reach it."""
-    lock = _lock(settings.home)
+    lock = _lock(settings)
     listener = _bind(settings)
     import uvicorn
 
@@ -58,21 +60,23 @@ def _bind(settings: Settings) -> socket.socket:
     return listener
 
 
-def _lock(home: Path) -> IO[str]:
+def _lock(settings: Settings) -> IO[str]:
+    home = settings.home
     try:
         home.mkdir(parents=True, exist_ok=True)
-        file = open(home / "server.lock", "a+")  # noqa: SIM115 - held open for the life of the server
+        file = open(home / LOCK, "a+")  # noqa: SIM115 - held open for the life of the server
     except OSError as error:
         raise BadInput(f"The home {home} cannot be used: {error.strerror}.", "Choose another with --home DIR.") from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        file.seek(0)
+        told = running(home) or {}
         raise BadInput(
-            f"The home {home} is in use by the server with pid {file.read().strip() or '?'}.", "Stop that one, or choose another with --home DIR."
+            f"The home {home} is in use by the server with pid {told.get('pid', '?')} at {told.get('url', '?')}.",
+            "Stop that one, or choose another with --home DIR.",
         ) from None
     file.truncate(0)
-    file.write(str(os.getpid()))
+    file.write(json.dumps({"pid": os.getpid(), "url": settings.url}))
     file.flush()
     return file
 

@@ -1,6 +1,18 @@
-"""What users' code imports: `import everloop as el`, then `el.connect()` and `el.run()`. Talks HTTP only."""
+"""What users' code imports: `el.connect()`, `el.run()`, `el.step`, `el.pipeline`. Talks HTTP only; imported piece by piece at first use."""
 
-from everloop.client.connect import Client, connect
-from everloop.client.runs import run
+from __future__ import annotations
 
-__all__ = ["Client", "connect", "run"]
+import importlib
+from typing import Any
+
+_WHERE = {"connect": "base", "Client": "base", "Http": "http", "run": "runs", "step": "pipelines", "pipeline": "pipelines", "Step": "pipelines"}
+__all__ = sorted(_WHERE)
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, imported from its file when it is first asked for."""
+    if name not in _WHERE:
+        raise AttributeError(f"everloop.client has no {name!r}")
+    value = getattr(importlib.import_module(f"everloop.client.{_WHERE[name]}"), name)
+    globals()[name] = value
+    return value

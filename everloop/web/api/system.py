@@ -19,7 +19,7 @@ async def health(request: Request, response: Response) -> dict[str, Any]:
     """200 when ready, 503 while starting or draining."""
     ready = request.app.state.workspace.started
     response.status_code = 200 if ready else 503
-    return {"status": "ok" if ready else "not ready", "version": everloop.__version__}
+    return {"name": "everloop", "status": "ok" if ready else "not ready", "version": everloop.__version__}
 
 
 @router.get("/version")
