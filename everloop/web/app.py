@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import pkgutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,6 +17,13 @@ from everloop.web import problems
 from everloop.web.auth import Auth
 from everloop.workspace.workspace import Workspace
 
+NEEDS = {
+    "gates": ("workspace.endpoints", "workspace.data", "evaluate.gate", "evaluate.rules"),
+    "monitors": ("workspace.endpoints", "workspace.pipelines", "workspace.traces", "checks.decay", "work.schedule"),
+    "govern": ("workspace.traces",),
+    "endpoints": ("workspace.endpoints", "engines.load"),
+}
+"""What a router needs beyond its own room; it is left out while that is missing."""
 FOLDERS = ("everloop.web.api", "everloop.protocols", "everloop.web.ui")
 
 
@@ -45,6 +53,8 @@ def create_app(settings: Settings, workspace: Workspace | None = None) -> Any:
 def _mount(app: FastAPI, ws: Workspace, folder: str) -> None:
     package = importlib.import_module(folder)
     for info in pkgutil.iter_modules(package.__path__):
+        if folder == "everloop.web.api" and not all(importlib.util.find_spec(f"everloop.{need}") for need in NEEDS.get(info.name, ())):
+            continue  # its rooms have not all landed: no route is better than one that cannot answer
         module = importlib.import_module(f"{folder}.{info.name}")
         if hasattr(module, "router"):
             app.include_router(module.router)
