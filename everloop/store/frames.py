@@ -7,7 +7,7 @@ when the log is drained. Both OpenInference's and OpenTelemetry GenAI's attribut
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -16,6 +16,8 @@ import orjson
 from everloop.core.types import Span
 
 Row = tuple[Any, ...]
+Price = Callable[[str | None, str, int, int, int], float | None]
+"""US dollars for (provider, model, tokens in, out, cached); None where no price is known."""
 TRACE_ID = re.compile(r"[0-9a-f]{32}")
 
 SPAN_COLUMNS = (
@@ -117,17 +119,17 @@ def pack(
         return _encoder.encode(_plain((project, received_at, plain, predictions, scores)))
 
 
-def unpack(payload: bytes) -> tuple[list[Row], list[Row], list[Row]]:
-    """A frame as rows of spans, predictions and scores, in the order of the column lists above."""
+def unpack(payload: bytes, price: Price | None = None) -> tuple[list[Row], list[Row], list[Row]]:
+    """A frame as rows of spans, predictions and scores, in the order of the column lists above. `price` fills in missing costs."""
     project, received, spans, predictions, scores = _decoder.decode(payload)
     return (
-        _span_rows(project, received, spans) if spans else [],
+        _span_rows(project, received, spans, price) if spans else [],
         [_prediction_row(project, received, p) for p in predictions],
         [_score_row(project, received, s) for s in scores],
     )
 
 
-def _span_rows(project: str, received: float, spans: list[dict[str, Any]]) -> list[Row]:
+def _span_rows(project: str, received: float, spans: list[dict[str, Any]], price: Price | None) -> list[Row]:
     """Rows of a frame's spans: children inherit endpoint, release, session and user from a root in the same frame; a span whose usage
     only repeats its children's is marked as rolled up, so that sums count every token once."""
     parents = {(s["trace_id"], s["span_id"]): s["parent_id"] for s in spans}
@@ -138,7 +140,11 @@ def _span_rows(project: str, received: float, spans: list[dict[str, Any]]) -> li
         a, trace, parent = s["attributes"], s["trace_id"], s["parent_id"]
         above = roots.get(trace, a)
         own = ENDPOINT in a
-        cost = first(a, COST)
+        model, provider = _text(first(a, MODEL)), _text(first(a, PROVIDER))
+        tokens_in, tokens_out, cached = _count(first(a, TOKENS_IN)), _count(first(a, TOKENS_OUT)), _count(first(a, TOKENS_CACHED))
+        cost = _number(first(a, COST))
+        if cost is None and price is not None and model and (tokens_in or tokens_out):
+            cost = price(provider, model, tokens_in or 0, tokens_out or 0, cached or 0)
         rows.append(
             (
                 project,
@@ -158,12 +164,12 @@ def _span_rows(project: str, received: float, spans: list[dict[str, Any]]) -> li
                 _text(above.get(RELEASE)),
                 _text(above.get(ALIAS)),
                 _text(above.get(PRINCIPAL)),
-                _text(first(a, MODEL)),
-                _text(first(a, PROVIDER)),
-                _count(first(a, TOKENS_IN)),
-                _count(first(a, TOKENS_OUT)),
-                _count(first(a, TOKENS_CACHED)),
-                _number(cost),
+                model,
+                provider,
+                tokens_in,
+                tokens_out,
+                cached,
+                cost,
                 _text(first(a, SESSION) or first(above, SESSION)),
                 _text(first(a, USER) or first(above, USER)),
                 _json(s["inputs"]),

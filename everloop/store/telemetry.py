@@ -22,7 +22,7 @@ from everloop.core.limits import DRAIN_ROWS, LOG_FRAME_BYTES
 from everloop.core.types import Span
 from everloop.store import telemetry_tables as tables
 from everloop.store.files import make_folder, write_error
-from everloop.store.frames import Row, pack, unpack
+from everloop.store.frames import Price, Row, pack, unpack
 from everloop.store.log import Log, Position
 from everloop.store.telemetry_text import TextIndex, texts_of
 
@@ -36,15 +36,16 @@ _logger = logging.getLogger("everloop.telemetry")
 class Telemetry:
     """The telemetry of one home. `open` before use, `close` at the end. Thread-safe.
 
-    `rejected` counts frames that could not become rows (kept in `log/rejected`).
+    `price` fills in what a call cost where its spans do not say. `rejected` counts frames that could not become rows (kept in `log/rejected`).
     """
 
-    def __init__(self, home: Path, clock: Clock | None = None, fsync: bool = True) -> None:
+    def __init__(self, home: Path, clock: Clock | None = None, fsync: bool = True, price: Price | None = None) -> None:
         self.home = Path(home)
         self.clock: Clock = clock or SystemClock()
         self.log = Log(self.home / "log", fsync)
         self.text: TextIndex | None = None
         self.rejected = 0
+        self._price = price
         self._con: Any = None
         self._ready = threading.Event()
         self._failed: EverloopError | None = None
@@ -235,7 +236,7 @@ class Telemetry:
 
     def _unpack(self, payload: bytes, batch: dict[str, list[Row]]) -> None:
         try:
-            rows = unpack(payload)
+            rows = unpack(payload, self._price)
         except Exception as error:
             self._reject(payload, error)
             return

@@ -15,6 +15,7 @@ from everloop.core.clock import Clock, SystemClock
 from everloop.core.errors import BadInput
 from everloop.core.principal import DEFAULT_PROJECT, SYSTEM
 from everloop.core.settings import Settings
+from everloop.engines.prices import cost
 from everloop.store.objects import Objects
 from everloop.store.records import Records
 from everloop.store.schema import projects
@@ -108,7 +109,7 @@ class Workspace:
         """Spans, predictions and their scores."""
         from everloop.store.telemetry import Telemetry
 
-        return Telemetry(self.home, clock=self.clock, fsync=self.settings.fsync)
+        return Telemetry(self.home, clock=self.clock, fsync=self.settings.fsync, price=cost)
 
     @cached_property
     def vectors(self) -> Vectors:

@@ -1,0 +1,104 @@
+"""`everloop traces`: list them, show one as a tree of spans."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from everloop.core.clock import iso
+
+TEXT_SHOWN = 100
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    traces = typer.Typer(help="Traces: what happened in production, span by span.", no_args_is_help=True)
+
+    @traces.command("list")
+    def list_traces(
+        endpoint: str = typer.Option(None, help="Only this endpoint's"),
+        status: str = typer.Option(None, help="ok, error or unset"),
+        release: str = typer.Option(None, help="Only those this release answered, e.g. release:tutor@3"),
+        user: str = typer.Option(None, help="Only this user's"),
+        session: str = typer.Option(None, help="Only this session's"),
+        since: str = typer.Option(None, help="From this time on: 2026-11-24T08:00:00Z or epoch seconds"),
+        until: str = typer.Option(None, help="Before this time"),
+        text: str = typer.Option("", help="Words that inputs or outputs must have"),
+        limit: int = typer.Option(20, help="How many"),
+    ) -> None:
+        """List traces, newest first."""
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table("trace", "at", "name", "release", "status", "ms", "tokens", "cost", "inputs")
+        filters = {"endpoint": endpoint, "status": status, "release": release, "user": user, "session": session, "since": since, "until": until}
+        for t in _client().traces.list(limit, text=text, **filters)["items"]:
+            tokens = f"{t['tokens_in'] or 0}/{t['tokens_out'] or 0}" if t["tokens_in"] or t["tokens_out"] else ""
+            cost = f"${t['cost']:.5f}" if t["cost"] is not None else ""
+            cells = (t["trace_id"], iso(t["at"]), t["name"], t["release"] or "", t["status"], f"{t['ms']:.1f}", tokens, cost, _short(t["inputs"]))
+            table.add_row(*(Text(str(cell)) for cell in cells))
+        Console().print(table)
+
+    @traces.command("show")
+    def show(trace_id: str = typer.Argument(help="The trace's id (32 hex characters)")) -> None:
+        """Show one trace: its spans as a tree, its predictions and scores."""
+        from rich.console import Console
+
+        trace = _client().traces.get(trace_id)
+        console = Console()
+        console.print(tree(trace))
+        for p in trace["predictions"]:
+            console.print(f"prediction {p['prediction_id']}: {_short(p['outputs'])}  label: {p['label']}", markup=False)
+        for s in trace["scores"]:
+            console.print(f"score {s['name']} = {s['value']}  ({s['source'] or s['by']})  {s['why']}", markup=False)
+
+    app.add_typer(traces, name="traces")
+
+
+def tree(trace: dict[str, Any]) -> Any:
+    """The spans of a trace as rich's tree: name, kind, latency, model and tokens, error; spans whose parent is missing hang from the top."""
+    from rich.text import Text
+    from rich.tree import Tree
+
+    top = Tree(Text(f"trace {trace['trace_id']}"))
+    known = {span["span_id"] for span in trace["spans"]}
+    children: dict[str | None, list[dict[str, Any]]] = {}
+    for span in trace["spans"]:
+        parent = span["parent_id"] if span["parent_id"] in known and span["parent_id"] != span["span_id"] else None
+        children.setdefault(parent, []).append(span)
+    waiting = [(top, span) for span in children.get(None, [])]
+    while waiting:
+        above, span = waiting.pop(0)
+        node = above.add(_line(span))
+        waiting[:0] = [(node, child) for child in children.get(span["span_id"], [])]
+    return top
+
+
+def _line(span: dict[str, Any]) -> Any:
+    from rich.text import Text
+
+    line = Text(f"{span['kind']} ", style="bold")
+    line.append(f"{span['name']}  {span['ms']:.1f} ms", style="red" if span["status"] == "error" else "")
+    if span["model"]:
+        line.append(f"  {span['model']}", style="cyan")
+    if span["tokens_in"] is not None or span["tokens_out"] is not None:
+        line.append(f"  {span['tokens_in'] or 0} + {span['tokens_out'] or 0} tokens")
+    for label, value in (("in", span["inputs"]), ("out", span["outputs"]), ("error", span["error"])):
+        if value is not None:
+            line.append(f"\n  {label}: {_short(value)}", style="dim")
+    return line
+
+
+def _short(value: Any) -> str:
+    import json
+
+    text = value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= TEXT_SHOWN else text[: TEXT_SHOWN - 1] + "…"
+
+
+def _client() -> Any:
+    import everloop as el
+
+    return el.connect()

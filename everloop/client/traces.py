@@ -1,0 +1,64 @@
+"""`client.traces`: look at traces, score them, send labels and feedback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+BATCH = 5_000
+
+
+class Traces:
+    """What happened in production, and what people and late labels say of it."""
+
+    def __init__(self, http: Any) -> None:
+        self._http = http
+
+    def list(self, limit: int = 100, cursor: str | None = None, **filters: Any) -> dict[str, Any]:
+        """A page of traces, newest first: {"items", "next"}. Filters: endpoint, status, release, user, session, since, until, text."""
+        params = {key: value for key, value in {"limit": limit, "cursor": cursor, **filters}.items() if value is not None}
+        return self._http.get("/api/v1/traces", params=params)
+
+    def iterate(self, **filters: Any) -> Iterator[dict[str, Any]]:
+        """All traces that the filters let through, newest first, page by page."""
+        cursor = None
+        while True:
+            page = self.list(cursor=cursor, **filters)
+            yield from page["items"]
+            cursor = page["next"]
+            if cursor is None:
+                return
+
+    def get(self, trace_id: str) -> dict[str, Any]:
+        """One trace: {"trace_id", "spans", "predictions", "scores"}."""
+        return self._http.get(f"/api/v1/traces/{trace_id}")
+
+    def add_score(self, subject: str, name: str, value: Any, *, source: str = "", why: str = "", at: float | None = None) -> dict[str, Any]:
+        """Judge a trace or a prediction; durable when this returns."""
+        return self.add_scores([{"subject": subject, "name": name, "value": value, "source": source, "why": why, "at": at}])
+
+    def add_scores(self, scores: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+        """Many judgements, sent in parts of BATCH; {"added"} counts them."""
+        added, rest = 0, iter(scores)
+        while part := [dict(score) for score in islice(rest, BATCH)]:
+            added += self._http.post("/api/v1/scores", json={"scores": part})["added"]
+        return {"added": added}
+
+    def labels(self, labels: Iterable[Mapping[str, Any]], source: str = "labels") -> dict[str, Any]:
+        """Labels that came late: {"prediction_id", "label", "at"?} each; where several come for one prediction, the last counts."""
+        return self.add_scores(
+            {"subject": row["prediction_id"], "name": "label", "value": row["label"], "source": source, "at": row.get("at")} for row in labels
+        )
+
+    def feedback(self, trace_id: str, value: float | bool, why: str = "", name: str = "feedback", source: str = "user") -> dict[str, Any]:
+        """A user's verdict on an answer: True or 1 for a thumb up, False or 0 for a thumb down."""
+        return self.add_score(trace_id, name, float(value), source=source, why=why)
+
+    def scores(self, subject: str) -> list[dict[str, Any]]:  # type: ignore[valid-type]
+        """Scores of a trace or prediction, oldest first."""
+        return self._http.get("/api/v1/scores", params={"subject": subject})["items"]
+
+    def stats(self, **window: Any) -> dict[str, Any]:
+        """Traffic by time bucket; give since, until (ISO 8601 or epoch seconds), bucket_s, endpoint."""
+        return self._http.get("/api/v1/stats", params=window)
