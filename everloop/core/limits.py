@@ -80,3 +80,17 @@ SCORES_BATCH = 100_000
 """Scores or labels in one request."""
 RULE_CHARS = 500
 """Length of one requirement of a gate or monitor."""
+TABLE_COLUMNS = 2_000
+"""Columns of a table."""
+TABLE_CELL_CHARS = 1_000_000
+"""Characters in one cell of a table."""
+TABLE_TOP = 20
+"""Most frequent values of a column that its statistics keep."""
+TABLE_BINS = 20
+"""Bins of a column's histogram."""
+TABLE_PREVIEW_ROWS = 1_000
+"""Rows of a table that one preview shows at most."""
+CONTRACT_SHOWN = 100
+"""Violations of a data contract that are listed by row; all are counted."""
+CLASSES = 200
+"""Classes of a target at most."""
