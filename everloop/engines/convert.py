@@ -1,0 +1,195 @@
+"""From a fitted scikit-learn model to files that can be served: skops always, ONNX where its answers agree with the model's own.
+
+What makes the ONNX form agree: numbers stay double through the preprocessing and become float32 only where scikit-learn's own trees
+do that; histogram boosting is written with double thresholds; missing text has a sentinel that stands for None or NaN.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from everloop.core.errors import BadInput
+from everloop.core.types import Batch
+from everloop.engines.onnx import METADATA, OnnxPredictor
+from everloop.engines.signature import Signature, coerce, compiled
+from everloop.engines.skops import SkopsPredictor, trusted_types
+
+MISSING_TEXT = "␀missing"
+"""Stands for missing text inside ONNX, whose strings cannot be null."""
+PROBABILITY_TOLERANCE = 1e-4
+"""Largest difference of a probability that still counts as agreeing."""
+RELATIVE_TOLERANCE = 1e-4
+"""Largest difference of a regression's prediction, relative to the predictions' spread."""
+SAMPLE_ROWS = 1000
+"""Rows of the sample that are compared."""
+
+
+def to_skops(model: Any) -> bytes:
+    """The model as a skops file. BadInput if it holds types that could not be loaded again (functions, types of other packages)."""
+    import skops.io
+
+    try:
+        data: bytes = skops.io.dumps(model)
+    except Exception as error:
+        raise BadInput(f"The model cannot be written as skops: {type(error).__name__}: {error}") from error
+    trusted_types(data)
+    return data
+
+
+def to_onnx(model: Any, signature: Mapping[str, Any] | Signature, sample_frame: Any) -> tuple[bytes | None, dict[str, Any]]:
+    """The model as ONNX if its predictions agree with the model's own on the sample, else None; and the evidence either way.
+
+    `sample_frame` is a pandas DataFrame of features as in training; rows with missing and unseen values are added to it. Evidence:
+    `{"accepted", "n", "mismatches" (rows whose class differs, or that are over tolerance), "max_abs_diff", "tolerance", "why", "fast"}`.
+    """
+    known = compiled(signature)
+    evidence: dict[str, Any] = {"accepted": False, "n": 0, "mismatches": None, "max_abs_diff": None, "tolerance": PROBABILITY_TOLERANCE, "why": ""}
+    native = SkopsPredictor(model, known)
+    try:
+        data = _convert(model, known)
+    except Exception as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        evidence["why"] = f"no conversion: {type(error).__name__}: {first}"
+        return None, evidence
+    try:
+        predictor = OnnxPredictor(data, known, _classes(model))
+        batch = _sample(sample_frame, known, native)
+        evidence.update(_compare(native, predictor, batch))
+        evidence["fast"] = predictor.fast
+    except Exception as error:
+        evidence["why"] = f"the converted model does not run: {type(error).__name__}: {str(error)[:300]}"
+        return None, evidence
+    if evidence["mismatches"]:
+        evidence["why"] = f"{evidence['mismatches']} of {evidence['n']} rows differ, by {evidence['max_abs_diff']:.3g} at most"
+        return None, evidence
+    evidence["accepted"] = True
+    return data, evidence
+
+
+def _classes(model: Any) -> list[Any]:
+    classes = getattr(model, "classes_", None)
+    return [] if classes is None else [c.item() if hasattr(c, "item") else c for c in classes]
+
+
+def _sample(frame: Any, known: Signature, native: SkopsPredictor) -> Batch:
+    """The first rows of the sample, then one row a column with its value missing (where allowed), or unseen text."""
+    frame = frame.head(SAMPLE_ROWS)
+    rows = coerce({str(c): frame[c].tolist() for c in frame.columns}, known, extra="ignore")
+    columns = {name: list(values) for name, values in rows.columns.items()}
+    probes: list[dict[str, Any]] = []
+    first = {name: values[0] for name, values in columns.items()}
+    for column in known.inputs:
+        if not column.required:
+            probes.append({**first, column.name: None})
+        if column.type == "string" and column.categories is None and column.dtype != "category":
+            probes.append({**first, column.name: "never seen before"})
+    for probe in probes:
+        one = Batch({name: [value] for name, value in probe.items()}, 1)
+        try:
+            native.predict(one)
+        except Exception:
+            continue
+        for name, value in probe.items():
+            columns[name].append(value)
+    return Batch(columns, len(next(iter(columns.values()))) if columns else 0)
+
+
+def _compare(native: SkopsPredictor, converted: OnnxPredictor, batch: Batch) -> dict[str, Any]:
+    import numpy as np
+
+    a, b = native.predict(batch).columns, converted.predict(batch).columns
+    if converted.classes:
+        names = [n for n in a if n != "prediction"]
+        if set(names) - set(b):
+            return {"n": batch.n, "mismatches": batch.n, "max_abs_diff": math.nan, "why": "no probabilities"}
+        gaps = np.abs(np.array([a[n] for n in names]) - np.array([b[n] for n in names])).max(axis=0) if names else np.zeros(batch.n)
+        differ = np.array([x != y for x, y in zip(a["prediction"], b["prediction"], strict=True)])
+        top = np.sort(np.array([a[n] for n in names]), axis=0)[-2:] if names else None
+        if top is not None and len(top) == 2:
+            differ &= (top[1] - top[0]) > PROBABILITY_TOLERANCE
+        tolerance = PROBABILITY_TOLERANCE
+    else:
+        left, right = np.array(a["prediction"], dtype=float), np.array(b["prediction"], dtype=float)
+        gaps = np.abs(left - right)
+        tolerance = RELATIVE_TOLERANCE * max(float(np.std(left)), float(np.abs(left).mean()) * 1e-3, 1e-12)
+        differ = np.zeros(batch.n, dtype=bool)
+    bad = int((differ | ~(gaps <= tolerance)).sum())
+    return {"n": batch.n, "mismatches": bad, "max_abs_diff": float(gaps.max()), "tolerance": tolerance}
+
+
+def _convert(model: Any, known: Signature) -> bytes:
+    """The ONNX bytes of a fitted model; any exception means that it cannot be converted."""
+    from skl2onnx import convert_sklearn
+    from skl2onnx.common.data_types import DoubleTensorType, StringTensorType
+    from sklearn.compose import ColumnTransformer
+
+    from everloop.engines.onnx_nodes import converters
+
+    if any(c.type == "datetime" or c.dtype == "category" for c in known.inputs):
+        raise NotImplementedError("datetime and pandas category columns have no ONNX form")
+    prepared = _prepared(model)
+    by_column = isinstance(prepared.steps[0][1], ColumnTransformer)
+    if by_column:
+        initial = [(c.name, StringTensorType([None, 1]) if c.type == "string" else DoubleTensorType([None, 1])) for c in known.inputs]
+    else:
+        if any(c.type == "string" for c in known.inputs):
+            raise NotImplementedError("text columns need a ColumnTransformer as the first step")
+        initial = [("everloop_matrix", DoubleTensorType([None, len(known.inputs)]))]
+    final = prepared.steps[-1][1]
+    options = {id(final): {"zipmap": False}} if getattr(model, "classes_", None) is not None else None
+    made = convert_sklearn(prepared, initial_types=initial, options=options, target_opset={"": 18, "ai.onnx.ml": 3}, **converters())
+    entry = made.metadata_props.add()
+    names = [i.name for i in made.graph.input]
+    columns = dict(zip(names, [c.name for c in known.inputs], strict=True)) if by_column and len(names) == len(known.inputs) else {}
+    entry.key, entry.value = METADATA, json.dumps({"missing_text": MISSING_TEXT, "columns": columns})
+    data: bytes = made.SerializeToString()
+    return data
+
+
+def _prepared(model: Any) -> Any:
+    """A copy of the model as a Pipeline, missing text spelled as the sentinel, with a cast to float32 before the last step where that is exact or near."""
+    import numpy as np
+    from skl2onnx.sklapi import CastTransformer
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+    from sklearn.pipeline import Pipeline
+
+    copied = copy.deepcopy(model)
+    _respell(copied, set())
+    steps = list(copied.steps) if isinstance(copied, Pipeline) else [("model", copied)]
+    if steps[-1][1] in (None, "passthrough"):
+        raise NotImplementedError("the pipeline ends in a passthrough")
+    if not isinstance(steps[-1][1], (HistGradientBoostingClassifier, HistGradientBoostingRegressor)):
+        steps.insert(len(steps) - 1, ("everloop_cast", CastTransformer(dtype=np.float32)))
+    return Pipeline(steps)
+
+
+def _respell(part: Any, seen: set[int]) -> None:
+    """In every encoder and imputer inside: None and NaN among texts become the sentinel."""
+    import numpy as np
+    from sklearn.base import BaseEstimator
+    from sklearn.impute import SimpleImputer
+
+    if id(part) in seen:
+        return
+    seen.add(id(part))
+    if isinstance(part, (list, tuple)):
+        for item in part:
+            _respell(item, seen)
+    if not isinstance(part, BaseEstimator):
+        return
+    categories = getattr(part, "categories_", None)
+    if isinstance(categories, list):
+        part.categories_ = [np.array([_text(v) for v in c], dtype=object) if c.dtype.kind in "OU" else c for c in categories]
+    statistics = getattr(part, "statistics_", None)
+    if isinstance(part, SimpleImputer) and statistics is not None and statistics.dtype.kind == "O":
+        part.missing_values = MISSING_TEXT
+    for value in list(vars(part).values()):
+        _respell(value, seen)
+
+
+def _text(value: Any) -> Any:
+    return MISSING_TEXT if value is None or value != value else value

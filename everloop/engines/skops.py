@@ -1,0 +1,81 @@
+"""scikit-learn models from skops files: no pickle, and only types of scikit-learn, numpy and scipy are built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from everloop.core.errors import BadInput
+from everloop.core.labels import label
+from everloop.core.types import Batch, Predictions
+from everloop.engines.base import Read, engines
+from everloop.engines.load import model_file
+from everloop.engines.signature import Signature, to_frame
+
+TRUSTED_ROOTS = ("sklearn.", "numpy.", "scipy.")
+"""Packages whose types a file may hold."""
+NEVER = ("numpy.f2py", "numpy.distutils", "numpy.testing", "sklearn.externals", "scipy._lib", "numpy.ctypeslib", "sklearn.datasets", "scipy.datasets")
+"""Parts of them that no model needs and that could do more than compute."""
+
+
+def trusted_types(data: bytes) -> list[str]:
+    """The types in a skops file beyond skops' own safe list; BadInput names those outside scikit-learn, numpy and scipy."""
+    import skops.io
+
+    try:
+        types = skops.io.get_untrusted_types(data=data)
+    except Exception as error:
+        raise BadInput(f"The file is not a readable skops file: {type(error).__name__}: {error}") from error
+    refused = [t for t in types if not t.startswith(TRUSTED_ROOTS) or t.startswith(NEVER)]
+    if refused:
+        raise BadInput(
+            f"The model holds types that are not trusted: {', '.join(refused[:10])}.",
+            "Models may be built of scikit-learn, numpy and scipy types; register code of your own as a code asset and serve it from a worker.",
+            types=refused[:50],
+        )
+    return list(types)
+
+
+def loads(data: bytes) -> Any:
+    """The estimator in a skops file, after `trusted_types` let it pass."""
+    import skops.io
+
+    return skops.io.loads(data, trusted=trusted_types(data))
+
+
+class SkopsPredictor:
+    """A scikit-learn estimator behind the predictor's shape."""
+
+    fast = False
+
+    def __init__(self, model: Any, signature: Signature) -> None:
+        self.model, self.signature = model, signature
+        self.by_name = getattr(model, "feature_names_in_", None) is not None
+        classes = getattr(model, "classes_", None)
+        self.names = None if classes is None else [f"probability_{label(c)}" for c in classes]
+        self.probabilities = classes is not None and hasattr(model, "predict_proba")
+
+    def predict(self, batch: Batch) -> Predictions:
+        """Predictions for a batch; a classifier's carry a probability for each class."""
+        frame = to_frame(batch, self.signature)
+        return outputs(self, frame if self.by_name else frame.to_numpy(), batch.n)
+
+
+def outputs(predictor: SkopsPredictor, x: Any, n: int) -> Predictions:
+    """A native model's outputs as named columns of plain Python values."""
+    import numpy as np
+
+    model = predictor.model
+    if not predictor.probabilities or predictor.names is None:
+        return Predictions({"prediction": np.asarray(model.predict(x)).reshape(n, -1)[:, 0].tolist()}, n)
+    table = np.asarray(model.predict_proba(x))
+    columns: dict[str, Any] = {"prediction": np.asarray(model.predict(x)).tolist()}
+    columns.update({name: table[:, i].tolist() for i, name in enumerate(predictor.names)})
+    return Predictions(columns, n)
+
+
+@engines.add("skops")
+def load(manifest: Mapping[str, Any], read: Read) -> SkopsPredictor:
+    """The manifest's .skops file as a predictor."""
+    model = loads(model_file(manifest, ".skops", read))
+    return SkopsPredictor(model, Signature.from_json(manifest.get("signature") or {}))
