@@ -94,3 +94,11 @@ CONTRACT_SHOWN = 100
 """Violations of a data contract that are listed by row; all are counted."""
 CLASSES = 200
 """Classes of a target at most."""
+TASK_RETRY_SECONDS = 2.0
+"""Wait before a failed task is tried again; doubles with each attempt."""
+WORK_POLL_SECONDS = 20.0
+"""A worker's question for work is answered after this long at most."""
+WORKER_IDLE_SECONDS = 60.0
+"""A worker that the server started ends after this long without work."""
+TASK_TOKEN_SECONDS = 86_400.0
+"""How long a step may act as its pipeline."""
