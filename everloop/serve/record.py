@@ -46,6 +46,9 @@ def predictions_of(call: Call, answer: Answer) -> list[dict[str, Any]]:
             "endpoint": call.endpoint,
             "at": call.trace.at,
             "release": release,
+            "alias": call.trace.attributes.get("everloop.alias", ""),
+            "user": call.params.get("user") or "",
+            "session": call.params.get("session") or "",
             "features": row_of(call.inputs.columns, row),
             "outputs": row_of(answer.outputs.columns, row),
         }

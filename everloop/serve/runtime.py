@@ -23,7 +23,7 @@ def build(stores: Any, project: str, release: Mapping[str, Any], pins: Mapping[s
     else:
         from everloop.serve.answer import chat
 
-        inner = chat(stores, project, manifest, pins, policy["manifest"] if policy else None)
+        inner = chat(manifest, pins, policy["manifest"] if policy else None)
     ref = Ref.parse(release["ref"])
     if ref.version is None:
         raise BadInput(f"{ref} is not exact; only an exact release is served.")
