@@ -58,10 +58,10 @@ def add(tx: Tx, run: str, points: list[Point]) -> None:
     for key, value, step, at in points:
         if not key or len(key) > RUN_KEY_CHARS or not -STEP_MAX <= step <= STEP_MAX or not math.isfinite(at):
             raise BadInput(f"The metric {key!r} at step {step!r} cannot be used.", f"Keys have 1 to {RUN_KEY_CHARS} characters; steps are 64-bit.")
-        stored, special = (value, None) if math.isfinite(value) else _special(value)
-        row = {"project": project, "run": run, "key": key, "value": stored, "special": special, "step": step, "at": at}
+        number, special = (value, None) if math.isfinite(value) else stored(value)
+        row = {"project": project, "run": run, "key": key, "value": number, "special": special, "step": step, "at": at}
         rows.append(row)
-        order = (step, at, -math.inf if stored is None else stored)
+        order = (step, at, -math.inf if number is None else number)
         if key not in newest or order >= newest[key][0]:
             newest[key] = (order, row)
     if rows:
@@ -104,7 +104,10 @@ def latest_points(tx: Tx, run: str) -> list[tuple[str, float | str, int, float]]
     return [(key, value if special is None else SPECIAL_TEXT[special], step, at) for key, value, special, step, at in rows]
 
 
-def _special(value: float) -> tuple[float | None, str]:
+def stored(value: float) -> tuple[float | None, str | None]:
+    """How a value is kept: (`value`, `special`)."""
+    if math.isfinite(value):
+        return value, None
     if math.isnan(value):
         return None, "nan"
     return (sys.float_info.max, "inf") if value > 0 else (-sys.float_info.max, "-inf")

@@ -29,10 +29,12 @@ def search(
     parent: str | None = None,
     kind: str | None = None,
     text: str = "",
+    points: bool = False,
 ) -> tuple[list[dict[str, Any]], bool]:
     """(runs that fit, whether there are more). Newest start first when no order is told.
 
-    `experiment` is a name; `experiment_ids` ids; neither means all. `view` is active, deleted or all. `text` is part of the name.
+    `experiment` is a name; `experiment_ids` ids; neither means all. `view` is active, deleted or all. `text` is part of the name;
+    `points` as in `runs.show`.
     """
     if view not in experiments.VIEWS:
         raise BadInput(f"There is no view {view!r}.", f"Views: {', '.join(experiments.VIEWS)}.")
@@ -56,7 +58,7 @@ def search(
     statement = _ordered(statement, order_by or [])
     limit = max(0, min(limit, RUN_PAGE_MAX))
     rows = tx.rows(statement.limit(limit + 1).offset(offset))
-    return runs.show(tx, rows[:limit]), len(rows) > limit
+    return runs.show(tx, rows[:limit], points), len(rows) > limit
 
 
 def _condition(tx: Tx, clause: run_filter.Clause) -> Any:

@@ -88,12 +88,12 @@ def create(
     return row
 
 
-def get(tx: Tx, id: str) -> dict[str, Any]:
-    """A run with params, latest metrics and tags; NotFound if there is none."""
+def get(tx: Tx, id: str, points: bool = False) -> dict[str, Any]:
+    """A run with params, latest metrics and tags; NotFound if there is none. `points` as in `show`."""
     row = tx.row(select().where(*_is(tx, id)))
     if row is None:
         raise NotFound(f"Run with id={id} not found.", "Find it with: everloop runs list")
-    return show(tx, [row])[0]
+    return show(tx, [row], points)[0]
 
 
 def log(
@@ -104,7 +104,7 @@ def log(
     tags: Mapping[str, Any] | None = None,
 ) -> None:
     """Add params, metric points and tags to a run that is not deleted, all or nothing. NotFound, BadInput, Conflict (a param changed)."""
-    _active(tx, id)
+    active(tx, id)
     if params:
         put_params(tx, id, params)
     if tags:
@@ -145,7 +145,7 @@ def put_tags(tx: Tx, id: str, tags: Mapping[str, Any]) -> None:
 
 def delete_tag(tx: Tx, id: str, key: str) -> None:
     """Remove a tag; NotFound if the run has none such."""
-    _active(tx, id)
+    active(tx, id)
     if not tx.run(run_tags.delete().where(run_tags.c.project == tx.project, run_tags.c.run == id, run_tags.c.key == key)):
         raise NotFound(f"No tag with name: {key} in run with id {id}.")
 
@@ -162,7 +162,7 @@ def update(
     environment: dict[str, Any] | None = None,
 ) -> None:
     """Change what may change of a run: its status, end, name, error, code and environment. A status that is an end sets `ended_at` where not given."""
-    _active(tx, id)
+    active(tx, id)
     values: dict[str, Any] = {}
     if status is not None:
         values["status"] = _check_status(status)
@@ -195,17 +195,22 @@ def restore(tx: Tx, id: str) -> None:
     audit.record(tx, "run.restore", f"run:{id}")
 
 
-def put_artifact(tx: Tx, id: str, path: str, digest: str, size: int) -> dict[str, Any]:
-    """Name an object as the file `path` of a run (replacing what was called so); BadInput for a path that leaves the run's folder."""
-    _active(tx, id)
+def put_artifact(tx: Tx, id: str, path: str, digest: str, size: int, owned: bool = True) -> dict[str, Any]:
+    """Name an object as the file `path` of a run (replacing what was called so); BadInput for a path that leaves the run's folder.
+
+    `owned` False: `id` is not a run's but another folder's (a logged model's), which the caller has checked.
+    """
+    if owned:
+        active(tx, id)
     row = {"path": check_path(path), "digest": digest, "size": size, "at": tx.now}
     tx.upsert(run_artifacts, {"project": tx.project, "run": id, **row})
     return row
 
 
-def artifacts(tx: Tx, id: str, under: str = "") -> list[dict[str, Any]]:
-    """All files of a run, or those below a folder, sorted: [{"path", "digest", "size", "at"}]. The run must exist."""
-    must_exist(tx, id)
+def artifacts(tx: Tx, id: str, under: str = "", owned: bool = True) -> list[dict[str, Any]]:
+    """All files of a run, or those below a folder, sorted: [{"path", "digest", "size", "at"}]. The run must exist (`owned` as above)."""
+    if owned:
+        must_exist(tx, id)
     statement = sa.select(run_artifacts.c.path, run_artifacts.c.digest, run_artifacts.c.size, run_artifacts.c.at)
     statement = statement.where(run_artifacts.c.project == tx.project, run_artifacts.c.run == id)
     if under:
@@ -247,8 +252,11 @@ def check_path(path: str) -> str:
     return path
 
 
-def show(tx: Tx, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of `runs` (selected by `select`) as run dicts with params, tags and latest metrics, in the same order."""
+def show(tx: Tx, rows: list[dict[str, Any]], points: bool = False) -> list[dict[str, Any]]:
+    """Rows of `runs` (selected by `select`) as run dicts with params, tags and latest metrics, in the same order.
+
+    With `points`, a run's "points" are the latest point of each series as (key, value, step, at).
+    """
     if not rows:
         return []
     ids = [row["id"] for row in rows]
@@ -276,16 +284,20 @@ def show(tx: Tx, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "params": {},
             "metrics": {},
             "tags": {},
+            **({"points": []} if points else {}),
         }
     for table, into in ((run_params, "params"), (run_tags, "tags")):
         statement = sa.select(table.c.run, table.c.key, table.c.value).where(table.c.project == tx.project, table.c.run.in_(ids))
         for run, key, value in tx.conn.execute(statement.order_by(table.c.key)):
             shown[run][into][key] = value
     statement = sa.select(latest.c.run, latest.c.key, latest.c.value, latest.c.special, latest.c.step, latest.c.at)
-    for run, key, value, special, _step, _at in tx.conn.execute(
+    for run, key, value, special, step, at in tx.conn.execute(
         statement.where(latest.c.project == tx.project, latest.c.run.in_(ids)).order_by(latest.c.key)
     ):
-        shown[run]["metrics"][key] = value if special is None else run_metrics.SPECIAL_TEXT[special]
+        number = value if special is None else run_metrics.SPECIAL_TEXT[special]
+        shown[run]["metrics"][key] = number
+        if points:
+            shown[run]["points"].append((key, number, step, at))
     return [shown[id] for id in ids]
 
 
@@ -308,7 +320,8 @@ def must_exist(tx: Tx, id: str) -> float | None:
     return deleted
 
 
-def _active(tx: Tx, id: str) -> None:
+def active(tx: Tx, id: str) -> None:
+    """NotFound if there is no such run, BadInput if it is deleted."""
     if must_exist(tx, id) is not None:
         raise BadInput(f"The run {id} must be in the 'active' state. Current state is deleted.", "Restore it first.")
 

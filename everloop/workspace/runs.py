@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from everloop.assets import experiments, run_metrics, run_search, runs
+from everloop.assets import experiments, logged_models, run_links, run_metrics, run_search, runs
 from everloop.core.errors import BadInput
 from everloop.core.limits import HISTORY_POINTS
 from everloop.core.principal import Principal, Role
@@ -67,9 +67,9 @@ class Runs:
 
         return await self.ws.records.write(who, work)
 
-    async def get(self, who: Principal, id: str) -> dict[str, Any]:
-        """A run with params, latest metrics and tags."""
-        return await self.ws.records.read(who.need(Role.viewer), lambda tx: runs.get(tx, id))
+    async def get(self, who: Principal, id: str, points: bool = False) -> dict[str, Any]:
+        """A run with params, latest metrics and tags (and with `points` the latest point of each series)."""
+        return await self.ws.records.read(who.need(Role.viewer), lambda tx: runs.get(tx, id, points))
 
     async def finish(self, who: Principal, id: str, status: str = "finished", error: str = "", ended_at: float | None = None) -> dict[str, Any]:
         """End a run as finished, failed (with `error`) or killed; answers it."""
@@ -180,6 +180,77 @@ class Runs:
         """Forget a file of a run, or all below a folder."""
         who.need(Role.editor, "change a run")
         return await self.ws.records.write(who, lambda tx: runs.delete_artifacts(tx, id, path))
+
+    async def log_inputs(self, who: Principal, id: str, datasets: list[dict[str, Any]], models: list[tuple[str, int]]) -> None:
+        """Note data sets and logged models that a run read."""
+        who.need(Role.editor, "log to a run")
+
+        def work(tx: Any) -> None:
+            run_links.put_inputs(tx, id, datasets)
+            run_links.put_models(tx, id, models, "input")
+
+        await self.ws.records.write(who, work)
+
+    async def log_outputs(self, who: Principal, id: str, models: list[tuple[str, int]]) -> None:
+        """Note logged models that a run made."""
+        who.need(Role.editor, "log to a run")
+        await self.ws.records.write(who, lambda tx: run_links.put_models(tx, id, models, "output"))
+
+    async def links(self, who: Principal, ids: list[str]) -> dict[str, Any]:
+        """Data sets and logged models that runs read and made, by run id."""
+        return await self.ws.records.read(who.need(Role.viewer), lambda tx: run_links.of(tx, ids))
+
+    async def datasets(self, who: Principal, experiment_ids: list[str]) -> list[dict[str, Any]]:
+        """Data sets that the runs of these experiments read."""
+        return await self.ws.records.read(who.need(Role.viewer), lambda tx: run_links.datasets(tx, experiment_ids))
+
+    async def log_model_metrics(self, who: Principal, id: str, points: list[tuple[str, run_metrics.Point, str, str]]) -> None:
+        """Log metric points to a run and tie them to logged models: [(model, point, data set's name, its digest)]."""
+        who.need(Role.editor, "log to a run")
+
+        def work(tx: Any) -> None:
+            runs.log(tx, id, points=[point for _, point, _, _ in points])
+            logged_models.put_metrics(tx, id, points)
+
+        await self.ws.records.write(who, work)
+
+    async def create_model(self, who: Principal, experiment: str, name: str, **more: Any) -> dict[str, Any]:
+        """A new logged model, pending: `more` is kind, run, params, tags."""
+        who.need(Role.editor, "log a model")
+        return await self.ws.records.write(who, lambda tx: logged_models.create(tx, experiment, name, **more))
+
+    async def model(self, who: Principal, id: str) -> dict[str, Any]:
+        """One logged model."""
+        return await self.ws.records.read(who.need(Role.viewer), lambda tx: logged_models.get(tx, id))
+
+    async def change_model(self, who: Principal, id: str, **changes: Any) -> dict[str, Any]:
+        """Change a logged model's status, tags or params; answers it."""
+        who.need(Role.editor, "change a logged model")
+        return await self.ws.records.write(who, lambda tx: logged_models.update(tx, id, **changes))
+
+    async def delete_model(self, who: Principal, id: str) -> None:
+        """Put a logged model out of sight."""
+        who.need(Role.editor, "delete a logged model")
+        await self.ws.records.write(who, lambda tx: logged_models.delete(tx, id))
+
+    async def search_models(self, who: Principal, experiment_ids: list[str], limit: int = 100, cursor: str | None = None, **more: Any) -> dict[str, Any]:
+        """Logged models of these experiments that fit: {"items", "next"}. `more`: filter, order_by, datasets."""
+        offset = int((_decode(cursor) or [0])[0])
+        items, left = await self.ws.records.read(
+            who.need(Role.viewer), lambda tx: logged_models.search(tx, experiment_ids, limit=limit, offset=offset, **more)
+        )
+        return {"items": items, "next": _encode([offset + len(items)]) if left else None}
+
+    async def folder(self, who: Principal, owner: str, under: str = "") -> list[dict[str, Any]]:
+        """Files of a folder that is not a run's (a logged model's, or a client's own), as `artifacts`."""
+        return await self.ws.records.read(who.need(Role.viewer), lambda tx: runs.artifacts(tx, owner, under, owned=False))
+
+    async def put_in_folder(self, who: Principal, owner: str, path: str, data: bytes | Path) -> dict[str, Any]:
+        """Store bytes as a file of such a folder."""
+        who.need(Role.editor, "store a file")
+        runs.check_path(path)
+        digest, size = await asyncio.to_thread(self.ws.objects.put, who.project, data)
+        return await self.ws.records.write(who, lambda tx: runs.put_artifact(tx, owner, path, digest, size, owned=False))
 
     async def experiments(
         self, who: Principal, filter: str = "", limit: int = 100, cursor: str | None = None, view: str = "active", order_by: list[str] | None = None

@@ -1,0 +1,200 @@
+"""Named models and prompts as MLflow's registry sees them: a name exists before it has a version, carries a description and tags, and may
+be renamed or deleted. What belongs to a name is a document of kind `registry`; versions are assets of kind model or prompt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from everloop.assets import catalog, gates, lineage
+from everloop.core.errors import BadInput, Conflict, NotFound
+from everloop.core.refs import Ref, check_name
+from everloop.store import audit
+from everloop.store.records import Tx
+from everloop.store.schema import alias_moves, aliases, assets, documents, edges
+
+KIND = "registry"
+KINDS = ("model", "prompt")
+
+
+def create(tx: Tx, name: str, kind: str, description: str = "", tags: dict[str, str] | None = None) -> dict[str, Any]:
+    """A new name without versions; Conflict if it is taken by a model or prompt."""
+    check_name(name, "name of a registered model")
+    if find(tx, name) is not None:
+        raise Conflict(f"Registered Model (name={name}) already exists.", "Make a new version of it, or choose another name.")
+    _put(tx, name, {"kind": kind, "description": description, "tags": dict(tags or {}), "created_at": tx.now, "updated_at": tx.now})
+    audit.record(tx, "registry.create", f"{kind}:{name}")
+    return get(tx, name)
+
+
+def find(tx: Tx, name: str) -> dict[str, Any] | None:
+    """A name with {"name", "kind", "description", "tags", "created_at", "updated_at"}, or None; assets made elsewhere have one too."""
+    body = tx.value(sa.select(documents.c.body).where(*_document(tx, name)))
+    if body is not None:
+        return {"name": name, **body}
+    row = tx.row(
+        sa.select(assets.c.kind, sa.func.min(assets.c.created_at).label("first"), sa.func.max(assets.c.created_at).label("last"))
+        .where(assets.c.project == tx.project, assets.c.kind.in_(KINDS), assets.c.name == name, assets.c.deleted_at.is_(None))
+        .group_by(assets.c.kind)
+        .order_by(assets.c.kind)
+    )
+    return _implied(name, row) if row else None
+
+
+def get(tx: Tx, name: str) -> dict[str, Any]:
+    """As `find`, with "aliases" and "latest" (the newest version, or None); NotFound if there is none."""
+    found = find(tx, name)
+    if found is None:
+        raise NotFound(f"Registered Model with name={name} not found")
+    return _full(tx, found)
+
+
+def search(tx: Tx) -> list[dict[str, Any]]:
+    """All names by name, as `get` answers them."""
+    rows = tx.rows(sa.select(documents.c.name, documents.c.body).where(documents.c.project == tx.project, documents.c.kind == KIND))
+    found = {row["name"]: {"name": row["name"], **row["body"]} for row in rows}
+    implied = tx.rows(
+        sa.select(assets.c.name, assets.c.kind, sa.func.min(assets.c.created_at).label("first"), sa.func.max(assets.c.created_at).label("last"))
+        .where(assets.c.project == tx.project, assets.c.kind.in_(KINDS), assets.c.deleted_at.is_(None))
+        .group_by(assets.c.name, assets.c.kind)
+    )
+    for row in implied:
+        found.setdefault(row["name"], _implied(row["name"], row))
+    return [found[name] for name in sorted(found)]
+
+
+def full(tx: Tx, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Names of `search` with aliases and newest version."""
+    return [_full(tx, one) for one in found]
+
+
+def change(tx: Tx, name: str, *, description: str | None = None, tags: dict[str, str | None] | None = None) -> dict[str, Any]:
+    """Change description and tags (None removes one) of a name."""
+    found = find(tx, name)
+    if found is None:
+        raise NotFound(f"Registered Model with name={name} not found")
+    if description is not None:
+        found["description"] = description
+    if tags:
+        found["tags"] = {k: v for k, v in {**found["tags"], **tags}.items() if v is not None}
+    found["updated_at"] = tx.now
+    _put(tx, name, {key: value for key, value in found.items() if key != "name"})
+    audit.record(tx, "registry.change", f"{found['kind']}:{name}", description=description, tags=tags)
+    return get(tx, name)
+
+
+def touch(tx: Tx, name: str) -> None:
+    """Note that a name changed now."""
+    change(tx, name)
+
+
+def versions(tx: Tx, name: str | None = None, limit: int = 10_000) -> list[dict[str, Any]]:
+    """Versions of a name (or of all models and prompts), newest first, as asset dicts."""
+    if name is not None:
+        found = find(tx, name)
+        if found is None:
+            return []
+        try:
+            return catalog.versions(tx, found["kind"], name, limit)
+        except NotFound:
+            return []
+    rows: list[dict[str, Any]] = []
+    for one in search(tx):
+        rows += versions(tx, one["name"], limit)
+    return sorted(rows[:limit], key=lambda row: -row["created_at"])
+
+
+def version(tx: Tx, name: str, at: str) -> dict[str, Any]:
+    """One version, by number or alias; NotFound in MLflow's words."""
+    found = get(tx, name)
+    try:
+        return catalog.get(tx, Ref(found["kind"], name, at))
+    except NotFound as error:
+        what = f"(name={name}, version={at}) not found" if at.isdigit() else f"alias {at} not found."
+        raise (NotFound(f"Model Version {what}") if at.isdigit() else BadInput(f"Registered model {what}")) from error
+
+
+def delete_version(tx: Tx, name: str, at: str) -> None:
+    """Put a version out of sight; Conflict while a release pins it or an alias with a gate is on it. Its other aliases go with it."""
+    asset = version(tx, name, at)
+    kind = asset["kind"]
+    pinned = tx.value(sa.select(edges.c.target).where(edges.c.project == tx.project, edges.c.source == asset["ref"], edges.c.relation == "pins"))
+    if pinned:
+        raise Conflict(f"{asset['ref']} is pinned by {pinned}, and cannot be deleted.", "What answered must stay provable.")
+    for alias, number in catalog.aliases_of(tx, kind, name).items():
+        if number == asset["version"]:
+            if gates.gate_for(tx, kind, name, alias) is not None:
+                raise Conflict(f"{asset['ref']} is {alias}, which a gate protects.", "Move the alias first.")
+            tx.run(aliases.delete().where(aliases.c.project == tx.project, aliases.c.kind == kind, aliases.c.name == name, aliases.c.alias == alias))
+    where = [assets.c.project == tx.project, assets.c.kind == kind, assets.c.name == name, assets.c.version == asset["version"]]
+    tx.run(assets.update().where(*where).values(deleted_at=tx.now))
+    touch(tx, name)
+    audit.record(tx, "asset.delete", asset["ref"])
+
+
+def delete(tx: Tx, name: str) -> None:
+    """Delete a name with all its versions, as `delete_version` allows."""
+    found = get(tx, name)
+    for one in versions(tx, name):
+        delete_version(tx, name, str(one["version"]))
+    tx.run(documents.delete().where(*_document(tx, name)))
+    audit.record(tx, "registry.delete", f"{found['kind']}:{name}")
+
+
+def rename(tx: Tx, name: str, new: str) -> dict[str, Any]:
+    """Give a name another name, with its versions, aliases and lineage; Conflict if the new one is taken, a release pins a version, or a
+    gate guards an alias (both name it)."""
+    found = get(tx, name)
+    kind = found["kind"]
+    check_name(new, "new name")
+    if find(tx, new) is not None:
+        raise Conflict(f"Registered Model (name={new}) already exists.")
+    old = f"{kind}:{name}@"
+    numbers = [one["version"] for one in versions(tx, name)]
+    refs = [f"{old}{number}" for number in numbers]
+    held = tx.value(sa.select(edges.c.target).where(edges.c.project == tx.project, edges.c.source.in_(refs), edges.c.relation == "pins"))
+    guarded = [one for one in gates.listed(tx) if one["kind"] == kind and one["name"] == name]
+    if held or guarded:
+        raise Conflict(f"{kind}:{name} cannot be renamed: {held or 'a gate'} names it.", "Register it under the new name instead.")
+    for table in (assets, aliases, alias_moves):
+        tx.run(table.update().where(table.c.project == tx.project, table.c.kind == kind, table.c.name == name).values(name=new))
+    for number in numbers:
+        before, after = f"{old}{number}", f"{kind}:{new}@{number}"
+        tx.run(edges.update().where(edges.c.project == tx.project, edges.c.source == before).values(source=after))
+        tx.run(edges.update().where(edges.c.project == tx.project, edges.c.target == before).values(target=after))
+    tx.run(documents.delete().where(*_document(tx, name)))
+    _put(tx, new, {**{k: found[k] for k in ("kind", "description", "tags", "created_at")}, "updated_at": tx.now})
+    audit.record(tx, "registry.rename", f"{kind}:{name}", to=new)
+    return get(tx, new)
+
+
+def add_version(tx: Tx, name: str, manifest: dict[str, Any], *, run: str | None, description: str, tags: dict[str, str]) -> dict[str, Any]:
+    """A new version of a name that exists; answers the asset. The run, where told, need not be one of ours."""
+    found = get(tx, name)
+    made = catalog.register(tx, found["kind"], name, manifest, run=run, description=description, tags=tags)
+    if run:
+        lineage.link(tx, f"run:{run}", made["ref"], "made")
+    touch(tx, name)
+    return made
+
+
+def _full(tx: Tx, found: dict[str, Any]) -> dict[str, Any]:
+    try:
+        latest = catalog.versions(tx, found["kind"], found["name"], 1)[0]
+    except NotFound:
+        latest = None
+    return {**found, "aliases": catalog.aliases_of(tx, found["kind"], found["name"]), "latest": latest}
+
+
+def _implied(name: str, row: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "kind": row["kind"], "description": "", "tags": {}, "created_at": row["first"], "updated_at": row["last"]}
+
+
+def _document(tx: Tx, name: str) -> list[Any]:
+    return [documents.c.project == tx.project, documents.c.kind == KIND, documents.c.name == name]
+
+
+def _put(tx: Tx, name: str, body: dict[str, Any]) -> None:
+    row = {"project": tx.project, "kind": KIND, "name": name, "body": body, "updated_at": tx.now, "updated_by": tx.who.name}
+    tx.upsert(documents, row)

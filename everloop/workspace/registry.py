@@ -1,0 +1,63 @@
+"""The registry's verbs, for clients that think in registered models: names with tags, versions, aliases through the gate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from everloop.assets import registry
+from everloop.core.principal import Principal, Role
+
+if TYPE_CHECKING:
+    from everloop.workspace.workspace import Workspace
+
+
+class Registry:
+    """Facade over names of models and prompts."""
+
+    def __init__(self, ws: Workspace) -> None:
+        self.ws = ws
+
+    async def create(self, who: Principal, name: str, kind: str = "model", description: str = "", tags: dict[str, str] | None = None) -> dict[str, Any]:
+        """A new name without versions; Conflict if it is taken."""
+        return await self._write(who, lambda tx: registry.create(tx, name, kind, description, tags))
+
+    async def get(self, who: Principal, name: str) -> dict[str, Any]:
+        """A name with tags, aliases and its newest version."""
+        return await self.ws.records.read(who.need(Role.viewer), lambda tx: registry.get(tx, name))
+
+    async def search(self, who: Principal, fits: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
+        """All names for which `fits` holds, by name, with aliases and newest version."""
+        return await self.ws.records.read(who.need(Role.viewer), lambda tx: registry.full(tx, [one for one in registry.search(tx) if fits(one)]))
+
+    async def change(self, who: Principal, name: str, **changes: Any) -> dict[str, Any]:
+        """Change description or tags of a name."""
+        return await self._write(who, lambda tx: registry.change(tx, name, **changes))
+
+    async def rename(self, who: Principal, name: str, new: str) -> dict[str, Any]:
+        """Give a name another name."""
+        return await self._write(who, lambda tx: registry.rename(tx, name, new))
+
+    async def delete(self, who: Principal, name: str) -> None:
+        """Delete a name with all its versions; Conflict where a release rests on one."""
+        await self._write(who, lambda tx: registry.delete(tx, name))
+
+    async def add_version(self, who: Principal, name: str, manifest: dict[str, Any], **more: Any) -> dict[str, Any]:
+        """A new version of a name: `more` is run, description, tags."""
+        return await self._write(who, lambda tx: registry.add_version(tx, name, manifest, **more))
+
+    async def versions(self, who: Principal, name: str | None = None) -> list[dict[str, Any]]:
+        """Versions of a name, or of all, newest first."""
+        return await self.ws.records.read(who.need(Role.viewer), lambda tx: registry.versions(tx, name))
+
+    async def version(self, who: Principal, name: str, at: str) -> dict[str, Any]:
+        """One version, by number or alias."""
+        return await self.ws.records.read(who.need(Role.viewer), lambda tx: registry.version(tx, name, at))
+
+    async def delete_version(self, who: Principal, name: str, at: str) -> None:
+        """Put a version out of sight; Conflict where a release rests on it."""
+        await self._write(who, lambda tx: registry.delete_version(tx, name, at))
+
+    async def _write(self, who: Principal, work: Callable[[Any], Any]) -> Any:
+        who.need(Role.editor, "change the registry")
+        return await self.ws.records.write(who, work)
