@@ -37,7 +37,13 @@ GRAMMAR = run_filter.Grammar(
 
 
 def create(
-    tx: Tx, experiment: str, name: str, kind: str = "", run: str | None = None, params: dict[str, str] | None = None, tags: dict[str, str] | None = None
+    tx: Tx,
+    experiment: str,
+    name: str,
+    kind: str = "",
+    run: str | None = None,
+    params: dict[str, str] | None = None,
+    tags: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """A new logged model, pending until `update` says it is ready; NotFound for an unknown experiment, BadInput for a bad name."""
     if experiments.get(tx, experiment)["deleted_at"] is not None:
@@ -108,7 +114,15 @@ def put_metrics(tx: Tx, run: str, points: list[tuple[str, run_metrics.Point, str
         get(tx, model)
     for model, point, name, digest in points:
         stored, special = run_metrics.stored(point.value)
-        row = {"project": tx.project, "model": model, "key": point.key, "run": run, "step": point.step, "dataset_name": name, "dataset_digest": digest}
+        row = {
+            "project": tx.project,
+            "model": model,
+            "key": point.key,
+            "run": run,
+            "step": point.step,
+            "dataset_name": name,
+            "dataset_digest": digest,
+        }
         rows.append({**row, "value": stored, "special": special, "at": point.at})
     tx.upsert(model_metrics, rows)
 

@@ -25,7 +25,15 @@ def put_inputs(tx: Tx, run: str, datasets: list[dict[str, Any]]) -> None:
         if not name or not digest or len(name) > 500 or len(digest) > 100:
             raise BadInput("A data set needs a name (up to 500 characters) and a digest (up to 100).")
         body = {key: one.get(key) for key in ("source_type", "source", "schema", "profile", "tags")}
-        row = {"project": tx.project, "run": run, "name": name, "digest": digest, "context": str(one.get("context") or ""), "body": body, "at": tx.now}
+        row = {
+            "project": tx.project,
+            "run": run,
+            "name": name,
+            "digest": digest,
+            "context": str(one.get("context") or ""),
+            "body": body,
+            "at": tx.now,
+        }
         tx.upsert(run_inputs, row)
         known = tx.row(
             sa.select(assets.c.name, assets.c.version).where(

@@ -18,7 +18,9 @@ class Registry:
     def __init__(self, ws: Workspace) -> None:
         self.ws = ws
 
-    async def create(self, who: Principal, name: str, kind: str = "model", description: str = "", tags: dict[str, str] | None = None) -> dict[str, Any]:
+    async def create(
+        self, who: Principal, name: str, kind: str = "model", description: str = "", tags: dict[str, str] | None = None
+    ) -> dict[str, Any]:
         """A new name without versions; Conflict if it is taken."""
         return await self._write(who, lambda tx: registry.create(tx, name, kind, description, tags))
 

@@ -233,7 +233,9 @@ class Runs:
         who.need(Role.editor, "delete a logged model")
         await self.ws.records.write(who, lambda tx: logged_models.delete(tx, id))
 
-    async def search_models(self, who: Principal, experiment_ids: list[str], limit: int = 100, cursor: str | None = None, **more: Any) -> dict[str, Any]:
+    async def search_models(
+        self, who: Principal, experiment_ids: list[str], limit: int = 100, cursor: str | None = None, **more: Any
+    ) -> dict[str, Any]:
         """Logged models of these experiments that fit: {"items", "next"}. `more`: filter, order_by, datasets."""
         offset = int((_decode(cursor) or [0])[0])
         items, left = await self.ws.records.read(

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from everloop.workspace.identity import Identity
     from everloop.workspace.monitors import Monitors
     from everloop.workspace.pipelines import Pipelines
+    from everloop.workspace.registry import Registry
     from everloop.workspace.runs import Runs
     from everloop.workspace.traces import Traces
 
@@ -180,6 +181,13 @@ class Workspace:
         from everloop.workspace.monitors import Monitors
 
         return Monitors(self)
+
+    @cached_property
+    def registry(self) -> Registry:
+        """Names of models and prompts, as clients of a model registry think of them."""
+        from everloop.workspace.registry import Registry
+
+        return Registry(self)
 
     @cached_property
     def govern(self) -> Govern:

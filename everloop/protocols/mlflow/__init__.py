@@ -11,9 +11,6 @@ from typing import Any
 
 from everloop.protocols.mlflow import artifacts, models, registry, tracking, wire
 
-MLFLOW_VERSION = "3.17.2"
-"""The version whose API is spoken; `/version` answers it."""
-
 
 def mount(app: Any, ws: Any) -> None:
     """Add the routes to the web application."""
@@ -29,12 +26,6 @@ def mount(app: Any, ws: Any) -> None:
     async def info(request: Any) -> Any:
         return wire.reply(SERVER_INFO)
 
-    async def version(request: Any) -> Any:
-        from starlette.responses import PlainTextResponse
-
-        return PlainTextResponse(MLFLOW_VERSION)
-
-    app.add_route("/version", version, methods=["GET"])
     for prefix in ("/api", "/ajax-api"):
         app.add_route(f"{prefix}/3.0/mlflow/server-info", info, methods=["GET"])
         for number in ("2.0", "3.0"):

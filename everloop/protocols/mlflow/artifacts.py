@@ -1,9 +1,9 @@
 """MLflow's artifact proxy. Paths are names in the records, never paths of a disk; a `..` is refused all the same.
 
-    EXPERIMENT/RUN/artifacts/FILE               a file of a run
-    EXPERIMENT/models/MODEL/artifacts/FILE      a file of a logged model
-    everloop/KIND/NAME/VERSION/FILE             a file of an asset's version (read only)
-    anything else                               kept under the whole path, in the project
+EXPERIMENT/RUN/artifacts/FILE               a file of a run
+EXPERIMENT/models/MODEL/artifacts/FILE      a file of a logged model
+everloop/KIND/NAME/VERSION/FILE             a file of an asset's version (read only)
+anything else                               kept under the whole path, in the project
 """
 
 from __future__ import annotations

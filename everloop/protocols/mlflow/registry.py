@@ -21,7 +21,9 @@ IS_PROMPT, PROMPT_TEXT, PROMPT_TYPE = "mlflow.prompt.is_prompt", "mlflow.prompt.
 STAGE = "everloop.mlflow.stage"
 STAGES = ("None", "Staging", "Production", "Archived")
 _TAGS = dict.fromkeys(("tag", "tags"), "tag")
-NAMES = run_filter.Grammar("registered models", {"name": ("name", "list"), "timestamp": ("at", "number"), "last_updated_timestamp": ("at", "number")}, _TAGS, {"tag": "null"})
+NAMES = run_filter.Grammar(
+    "registered models", {"name": ("name", "list"), "timestamp": ("at", "number"), "last_updated_timestamp": ("at", "number")}, _TAGS, {"tag": "null"}
+)
 VERSIONS = run_filter.Grammar(
     "model versions",
     {
@@ -113,6 +115,10 @@ async def create_version(call: Call) -> Any:
         manifest = {**prompt_manifest(tags), "mlflow": origin}
     else:
         where = await _resolve(call, source)
+        sort, owner, _ = place(_path_of(where)) if where else ("", "", "")
+        if sort == "model":
+            origin["model"] = owner
+            run = run or (await call.ws.runs.model(call.who, owner))["run"]
         origin["artifact_uri"] = where or source
         files = await _files(call, where) if where else []
         manifest = {"format": "mlflow", "files": files, "mlflow": origin}
@@ -245,7 +251,7 @@ def version_of(asset: dict[str, Any]) -> dict[str, Any]:
         "model_id": origin.get("model"),
         "status": "READY",
         "tags": tag_list(tags),
-        "aliases": [alias for alias in asset["aliases"]],
+        "aliases": list(asset["aliases"]),
     }
     return lacking(body)
 
@@ -312,9 +318,12 @@ async def _resolve(call: Call, source: str) -> str | None:
     return None
 
 
+def _path_of(uri: str) -> str:
+    return re.sub(r"^mlflow-artifacts:(//[^/]*)?", "", uri).strip("/")
+
+
 async def _files(call: Call, uri: str) -> list[dict[str, Any]]:
-    path = re.sub(r"^mlflow-artifacts:(//[^/]*)?", "", uri).strip("/")
-    sort, owner, under = place(path)
+    sort, owner, under = place(_path_of(uri))
     start = len(under) + 1 if under else 0
     found = await files_of(call.ws, call.who, sort, owner, under)
     return [{"path": one["path"][start:], "digest": one["digest"], "size": one["size"]} for one in found]

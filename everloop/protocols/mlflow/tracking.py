@@ -158,7 +158,9 @@ async def log_batch(call: Call) -> Any:
     metrics, params, tags = call.listed("metrics"), call.listed("params"), call.listed("tags")
     for what, rows, most in (("metrics", metrics, BATCH_METRICS), ("params", params, BATCH_PARAMS), ("tags", tags, BATCH_TAGS)):
         if len(rows) > most:
-            raise BadInput(f"A batch logging request can contain at most {most} {what}. Got {len(rows)} {what}. Please split up {what} across multiple.")
+            raise BadInput(
+                f"A batch logging request can contain at most {most} {what}. Got {len(rows)} {what}. Please split up {what} across multiple."
+            )
     if len(metrics) + len(params) + len(tags) > BATCH_ALL:
         raise BadInput(f"A batch logging request can contain at most {BATCH_ALL} metrics, params and tags together.")
     given: dict[str, str] = {}
@@ -302,7 +304,10 @@ def run_of(run: dict[str, Any], links: dict[str, Any] | None) -> dict[str, Any]:
     }
     shown = {"info": info, "data": data, "inputs": {}, "outputs": {}}
     if links:
-        shown["inputs"] = {"dataset_inputs": [_dataset(one) for one in links["datasets"]], "model_inputs": [{"model_id": m["model"]} for m in links["inputs"]]}
+        shown["inputs"] = {
+            "dataset_inputs": [_dataset(one) for one in links["datasets"]],
+            "model_inputs": [{"model_id": m["model"]} for m in links["inputs"]],
+        }
         shown["outputs"] = {"model_outputs": [{"model_id": m["model"], "step": m["step"]} for m in links["outputs"]]}
     return shown
 

@@ -120,7 +120,9 @@ class Routes:
             match = pattern.fullmatch(path)
             if match and one == method:
                 return handler, match.groupdict()
-        raise Missing(f"everloop does not speak {method} mlflow/{path}.", "It serves tracking, artifacts, logged models, registry, prompts and traces.")
+        raise Missing(
+            f"everloop does not speak {method} mlflow/{path}.", "It serves tracking, artifacts, logged models, registry, prompts and traces."
+        )
 
 
 class Missing(NotFound):
