@@ -21,7 +21,6 @@ NEEDS = {
     "gates": ("workspace.endpoints", "workspace.data", "evaluate.gate", "evaluate.rules"),
     "monitors": ("workspace.endpoints", "workspace.pipelines", "workspace.traces", "checks.decay", "work.schedule"),
     "govern": ("workspace.traces",),
-    "endpoints": ("workspace.endpoints", "engines.load"),
 }
 """What a router needs beyond its own room; it is left out while that is missing."""
 FOLDERS = ("everloop.web.api", "everloop.protocols", "everloop.web.ui")
