@@ -18,8 +18,8 @@ def build(stores: Any, project: str, release: Mapping[str, Any], pins: Mapping[s
     """
     manifest = release["manifest"]
     if manifest["kind"] == "predict":
-        path_of = lambda digest: stores.objects.path(project, digest)
-        inner = predictor(pins["model"]["manifest"], path_of, (manifest.get("params") or {}).get("threshold"))
+        read = lambda digest: stores.objects.get(project, digest)
+        inner = predictor(pins["model"]["manifest"], read, (manifest.get("params") or {}).get("threshold"))
     else:
         from everloop.serve.answer import chat
 
