@@ -70,6 +70,6 @@ def run_schedule(name: str = typer.Argument(help="The schedule's name"), at: str
 
 
 def _client() -> Any:
-    from everloop.client.connect import connect
+    from everloop.client.base import connect
 
     return connect(start=False).pipelines

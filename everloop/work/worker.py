@@ -29,10 +29,11 @@ class Worker:
     """Works for the server at `url` until told to stop (or, with `exit_idle`, until there is nothing to do)."""
 
     def __init__(self, url: str, key: str | None, exit_idle: bool = False) -> None:
-        from everloop.client.connect import Client
+        from everloop.client.base import Client
+        from everloop.client.http import Http
 
         self.url, self.exit_idle = url, exit_idle
-        self.client = Client(url, key)
+        self.client = Client(Http(url, key))
         self.owner = f"{os.getpid()}-{os.urandom(8).hex()}"
         self.cache = Path(os.environ.get("EVERLOOP_CODE_CACHE") or Path(tempfile.gettempdir()) / f"everloop-code-{os.getuid()}").resolve()
         self.cache.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -61,11 +62,12 @@ class Worker:
 
     def work(self, task: dict[str, Any]) -> None:
         """Run one task to its end, with a heartbeat beside it."""
-        from everloop.client.connect import Client
+        from everloop.client.base import Client
+        from everloop.client.http import Http
 
-        client = Client(self.url, task["token"])
+        client = Client(Http(self.url, task["token"]))
         ended = threading.Event()
-        beat = threading.Thread(target=self._beat, args=(Client(self.url, task["token"]), task["id"], ended), daemon=True)
+        beat = threading.Thread(target=self._beat, args=(Client(Http(self.url, task["token"])), task["id"], ended), daemon=True)
         beat.start()
         log = io.StringIO()
         try:
