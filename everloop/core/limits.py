@@ -102,3 +102,7 @@ WORKER_IDLE_SECONDS = 60.0
 """A worker that the server started ends after this long without work."""
 TASK_TOKEN_SECONDS = 86_400.0
 """How long a step may act as its pipeline."""
+UPLOAD_FILES = 20_000
+"""Files in one upload of documents."""
+UPLOAD_MEMORY_BYTES = 32 * 1024 * 1024
+"""A client sends files up to this size from memory (then it may try again); larger ones stream."""

@@ -1,0 +1,81 @@
+"""Datasets over REST: upload tables and documents, look at rows."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Request
+from starlette.datastructures import FormData, UploadFile
+
+from everloop.core.errors import BadInput
+from everloop.core.limits import UPLOAD_FILES
+from everloop.web.deps import Who, Ws
+
+router = APIRouter(prefix="/api/v1", tags=["datasets"])
+_JSON = ("roles", "contract", "origin", "tags", "reads")
+_TEXT = ("description", "run")
+
+
+@router.post("/datasets", status_code=201)
+async def add_dataset(who: Who, ws: Ws, request: Request) -> dict[str, Any]:
+    """Load a table ({name, file, roles?, contract?, description?, run?, reads?, origin?, tags?}) or documents ({name, files...}), as multipart/form-data.
+
+    roles, contract, origin, tags and reads are JSON. One `file` is a table; one or more `files` are documents. Files stream to disk.
+    """
+    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+        raise BadInput("A dataset is uploaded as multipart/form-data.", "Send the fields name and file (a table) or files (documents).")
+    async with request.form(max_files=UPLOAD_FILES, max_fields=100) as form:
+        name = str(form.get("name") or "")
+        if not name:
+            raise BadInput("The field 'name' is missing.", "Give the dataset a name such as: credit")
+        more = _more(form)
+        table, documents = form.get("file"), [f for f in form.getlist("files") if isinstance(f, UploadFile)]
+        if isinstance(table, UploadFile) and not documents:
+            return await _table(who, ws, name, table, more)
+        if documents and table is None:
+            files = [(_inside(f.filename or f"document-{i + 1}"), await f.read()) for i, f in enumerate(documents)]
+            kept = {key: more[key] for key in ("description", "run", "reads") if key in more}
+            return await ws.data.add_documents(who, name, files, **kept)
+        raise BadInput(
+            "There is no file in the request, or both file and files.", "Send one `file` for a table, or one or more `files` for documents."
+        )
+
+
+@router.get("/datasets/{name}/{at}/rows")
+async def rows(who: Who, ws: Ws, name: str, at: str, limit: int = 50, offset: int = 0) -> dict[str, Any]:
+    """Some rows of a dataset: {ref, columns, rows, total, next}."""
+    return await ws.data.preview(who, f"dataset:{name}@{at}", limit, offset)
+
+
+async def _table(who: Who, ws: Ws, name: str, upload: UploadFile, more: dict[str, Any]) -> dict[str, Any]:
+    folder = ws.home / "incoming"
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder) as file:
+        await asyncio.to_thread(shutil.copyfileobj, upload.file, file, 1024 * 1024)
+        file.flush()
+        return await ws.data.add_table(who, name, Path(file.name), upload.filename or "", **more)
+
+
+def _more(form: FormData) -> dict[str, Any]:
+    more: dict[str, Any] = {key: str(form[key]) for key in _TEXT if form.get(key)}
+    for key in _JSON:
+        if not form.get(key):
+            continue
+        try:
+            more[key] = orjson.loads(str(form[key]))
+        except orjson.JSONDecodeError:
+            raise BadInput(f"The field {key!r} is not JSON: {str(form[key])[:80]!r}.", 'For example: roles={"target": "defaulted"}') from None
+        if not isinstance(more[key], list if key == "reads" else dict):
+            raise BadInput(f"The field {key!r} must be a JSON {'list' if key == 'reads' else 'object'}.")
+    return more
+
+
+def _inside(name: str) -> str:
+    """A file's path inside its upload: parts only, nothing that leads out."""
+    parts = [p for p in PurePosixPath(name.replace("\\", "/")).parts if p not in ("/", "..", ".") and not p.endswith(":")]
+    return "/".join(parts) or "document"

@@ -1,0 +1,181 @@
+"""Tables and documents: load, look at, read back. Each load is a dataset version; the same content answers the same version."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from everloop.assets import table_roles, table_stats, tables
+from everloop.core.errors import BadInput, NotFound
+from everloop.core.limits import TABLE_PREVIEW_ROWS
+from everloop.core.principal import Principal, Role
+from everloop.core.refs import Ref, check_name
+
+if TYPE_CHECKING:
+    from everloop.workspace.workspace import Workspace
+
+FILE = "data.parquet"
+
+
+class Data:
+    """Facade over assets/tables, assets/documents and the object store."""
+
+    def __init__(self, ws: Workspace) -> None:
+        self.ws = ws
+
+    async def add_table(
+        self,
+        who: Principal,
+        name: str,
+        source: Path | bytes,
+        filename: str = "",
+        *,
+        roles: Mapping[str, Any] | None = None,
+        description: str = "",
+        run: str | None = None,
+        reads: Iterable[str] = (),
+        contract: Mapping[str, Any] | None = None,
+        origin: Mapping[str, Any] | None = None,
+        tags: dict[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """Load a CSV or Parquet file as the next version of `dataset:name`; answers the asset, its manifest with schema, statistics and notes.
+
+        `roles` (target, time, positive, protected, id): None takes those of the version before; {} means none. `contract` must hold, or nothing is
+        loaded; None takes the contract of the version before. `origin` is kept in the manifest's source (where the data came from).
+        Raises BadInput, TooLarge (see assets/tables, assets/table_roles); nothing is registered then.
+        """
+        who.need(Role.editor, "load data")
+        check_name(name)
+        before = await self._latest(who, name)
+        if before is not None and before.get("format") != "table":
+            raise BadInput(f"dataset:{name} holds documents; a table cannot become a version of it.", "Choose another name.")
+        held = before or {}
+        manifest = await asyncio.to_thread(
+            self._prepare,
+            who.project,
+            source,
+            filename,
+            held.get("roles") if roles is None else roles,
+            held.get("contract") if contract is None else contract,
+            dict(origin or {}),
+        )
+        shown = {**({"filename": Path(filename).name} if filename else {}), **(tags or {})}
+        return await self.ws.assets.register(who, "dataset", name, manifest, run=run, reads=reads, description=description, tags=shown)
+
+    async def add_documents(
+        self,
+        who: Principal,
+        name: str,
+        files: Sequence[tuple[str, bytes]],
+        *,
+        description: str = "",
+        run: str | None = None,
+        reads: Iterable[str] = (),
+    ) -> dict[str, Any]:
+        """Load files (PDF, HTML, Markdown, text ...) as the next version of a documents dataset; what cannot be read is listed in `skipped`, with why.
+
+        BadInput where no file at all can be read.
+        """
+        who.need(Role.editor, "load documents")
+        check_name(name)
+        before = await self._latest(who, name)
+        if before is not None and before.get("format") != "documents":
+            raise BadInput(f"dataset:{name} holds a table; documents cannot become a version of it.", "Choose another name.")
+        manifest = await asyncio.to_thread(self._prepare_documents, who.project, list(files))
+        return await self.ws.assets.register(who, "dataset", name, manifest, run=run, reads=reads, description=description)
+
+    async def preview(self, who: Principal, ref: str, limit: int = 50, offset: int = 0) -> dict[str, Any]:
+        """Some rows of a table (or of a document set's list): {"ref", "columns", "rows", "total", "next"}; values are JSON's, None where missing."""
+        asset = await self._dataset(who, ref)
+        manifest = asset["manifest"]
+        limit, offset = max(1, min(limit, TABLE_PREVIEW_ROWS)), max(0, offset)
+        if manifest["format"] == "documents":
+            found = manifest["documents"][offset : offset + limit]
+            names = ["id", "path", "title", "chars", "pages"]
+            rows, total = [[d.get(n) for n in names] for d in found], len(manifest["documents"])
+        else:
+            cut = await asyncio.to_thread(self._slice, who.project, manifest, offset, limit)
+            names, total = list(cut), manifest["rows"]
+            rows = [list(row) for row in zip(*cut.values(), strict=True)]
+        return {"ref": asset["ref"], "columns": names, "rows": rows, "total": total, "next": offset + limit if offset + limit < total else None}
+
+    async def columns(self, who: Principal, ref: str, names: Sequence[str] | None = None) -> dict[str, list[Any]]:
+        """A table's columns as Python values, None for missing, datetimes as ISO text. NotFound for a column that is not there."""
+        asset = await self._dataset(who, ref)
+        manifest = _need_table(asset)
+        known = [c["name"] for c in manifest["schema"]]
+        for name in names or ():
+            if name not in known:
+                raise NotFound(f"{asset['ref']} has no column {name!r}.", f"Columns: {', '.join(known)}.")
+        return await asyncio.to_thread(lambda: table_stats.columns(self._table(who.project, manifest, names), names))
+
+    async def frame(self, who: Principal, ref: str) -> Any:
+        """A table as a pandas DataFrame."""
+        manifest = _need_table(await self._dataset(who, ref))
+        return await asyncio.to_thread(lambda: self._table(who.project, manifest).to_pandas())
+
+    async def _dataset(self, who: Principal, ref: str) -> dict[str, Any]:
+        return await self.ws.assets.get(who, Ref.parse(ref, "dataset"))
+
+    async def _latest(self, who: Principal, name: str) -> dict[str, Any] | None:
+        try:
+            return dict((await self.ws.assets.get(who, Ref("dataset", name)))["manifest"])
+        except NotFound:
+            return None
+
+    def _prepare(
+        self,
+        project: str,
+        source: Path | bytes,
+        filename: str,
+        roles: Mapping[str, Any] | None,
+        contract: Mapping[str, Any] | None,
+        origin: dict[str, Any],
+    ) -> dict[str, Any]:
+        """Read, check and store a table; answers its manifest. Blocking."""
+        loaded = tables.read(source, filename)
+        name = Path(filename).name or "the table"
+        table, found, notes = table_roles.apply(loaded.table, roles)
+        table_roles.need_contract(table, contract, name)
+        folder = self.ws.home / "incoming"
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, suffix=".parquet") as file:
+            tables.to_parquet(table, Path(file.name))
+            digest, size = self.ws.objects.put(project, Path(file.name))
+        task = table_roles.infer_task(table, found["target"], found["positive"]) if found["target"] else None
+        manifest = {
+            "format": "table",
+            "files": [{"path": FILE, "digest": digest, "size": size}],
+            "schema": table_stats.schema(table),
+            "rows": table.num_rows,
+            "stats": table_stats.statistics(table),
+            "roles": found,
+            "task": task,
+            "source": {**loaded.source, **origin},
+            "notes": loaded.notes + notes,
+        }
+        return {**manifest, "contract": dict(contract)} if contract else manifest
+
+    def _prepare_documents(self, project: str, files: list[tuple[str, bytes]]) -> dict[str, Any]:
+        from everloop.assets import documents
+
+        return documents.manifest(files, lambda data: self.ws.objects.put(project, data))
+
+    def _table(self, project: str, manifest: Mapping[str, Any], names: Sequence[str] | None = None) -> Any:
+        import pyarrow.parquet as pq
+
+        file = next(f for f in manifest["files"] if f["path"] == FILE)
+        return pq.read_table(str(self.ws.objects.path(project, file["digest"])), columns=None if names is None else list(names))
+
+    def _slice(self, project: str, manifest: Mapping[str, Any], offset: int, limit: int) -> dict[str, list[Any]]:
+        return table_stats.columns(self._table(project, manifest).slice(offset, limit))
+
+
+def _need_table(asset: Mapping[str, Any]) -> dict[str, Any]:
+    manifest = dict(asset["manifest"])
+    if manifest.get("format") != "table":
+        raise BadInput(f"{asset['ref']} is a set of documents, not a table.", "Name a dataset that was loaded from CSV or Parquet.")
+    return manifest

@@ -1,0 +1,89 @@
+"""Datasets through REST and the SDK: versions, roles kept, refusals that leave nothing behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from starlette.testclient import TestClient
+
+from everloop.client.base import Client
+from everloop.client.http import Http
+from everloop.core.errors import BadInput, NotFound
+from everloop.core.settings import Settings
+from everloop.web.app import create_app
+
+CSV = "id,when,age,sex,bad\n1,2026-01-01,30,f,0\n2,2026-01-02,,m,1\n3,2026-01-03,41,f,0\n"
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[Client]:
+    """The SDK against the app, in-process."""
+    with TestClient(create_app(Settings(home=tmp_path / "home", workers=0, fsync=False)), base_url="http://127.0.0.1:7600") as http:
+
+        def transport(method, url, body, headers, timeout):
+            answer = http.request(method, url, content=body, headers=headers)
+            return answer.status_code, answer.headers, answer.content
+
+        yield Client(Http("http://127.0.0.1:7600", transport=transport))
+
+
+def test_a_file_becomes_a_version_with_schema_statistics_and_roles(client: Client, tmp_path: Path) -> None:
+    file = tmp_path / "loans.csv"
+    file.write_text(CSV)
+    asset = client.data.add("loans", file, target="bad", time="when", protected="sex", id="id", description="January")
+    manifest = asset["manifest"]
+    assert asset["ref"] == "dataset:loans@1" and asset["tags"] == {"filename": "loans.csv"} and manifest["rows"] == 3
+    assert manifest["roles"] == {"target": "bad", "time": "when", "positive": "1", "protected": ["sex"], "id": "id"}
+    assert [c["type"] for c in manifest["schema"]] == ["integer", "datetime", "integer", "string", "integer"]
+    assert manifest["stats"]["age"]["missing"] == 1 and manifest["task"]["task"] == "binary"
+    again = client.data.add("loans", file)
+    assert again["ref"] == "dataset:loans@1"
+    rows = client.data.rows("loans", limit=2)
+    assert rows["columns"][1] == "when" and rows["rows"][1][:3] == [2, "2026-01-02T00:00:00.000Z", None] and (rows["total"], rows["next"]) == (3, 2)
+    frame = client.data.frame("loans@1")
+    assert frame.when.dtype == "datetime64[us]" and list(frame.age.isna()) == [False, True, False]
+
+
+def test_a_frame_is_a_new_version_and_roles_and_contract_stay(client: Client) -> None:
+    frame = pd.DataFrame({"x": [1.0, 2.0, None], "y": ["a", "b", "a"]})
+    client.data.add("f", frame, target="y", contract={"columns": {"x": {"max": 5}}})
+    second = client.data.add("f", frame.assign(x=[4.0, 3.0, 1.0]))
+    assert second["ref"] == "dataset:f@2" and second["manifest"]["roles"]["target"] == "y"
+    with pytest.raises(BadInput, match="row 2: 'x' is over 5") as error:
+        client.data.add("f", frame.assign(x=[4.0, 9.0, 1.0]))
+    assert error.value.details["counts"] == {"x: max": 1}
+    assert client.data.get("f")["version"] == 2 and client.data.list()[0]["latest"] == 2
+
+
+def test_refusals_leave_nothing_behind(client: Client, tmp_path: Path) -> None:
+    file = tmp_path / "loans.csv"
+    file.write_text(CSV)
+    for roles in ({"target": "credit"}, {"target": "age", "time": "sex"}, {"target": "bad", "positive": "2"}):
+        with pytest.raises(BadInput):
+            client.data.add("loans", file, **roles)
+    with pytest.raises(BadInput, match="There is no file"):
+        client.data.add("loans", tmp_path / "nothing.csv")
+    with pytest.raises(BadInput, match="not JSON"):
+        client._http.upload("/api/v1/datasets", {"name": "loans", "roles": "{target"}, [("file", "a.csv", CSV.encode())])
+    with pytest.raises(NotFound):
+        client.data.get("loans")
+    assert client.data.list() == []
+
+
+def test_a_large_file_streams(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("everloop.client.data.UPLOAD_MEMORY_BYTES", 10)
+    file = tmp_path / "loans.csv"
+    file.write_text(CSV)
+    assert client.data.add("loans", file, target="bad")["manifest"]["rows"] == 3
+
+
+def test_lineage_and_projects(client: Client, tmp_path: Path) -> None:
+    frame = pd.DataFrame({"x": [1, 2]})
+    client.data.add("raw", frame)
+    client.data.add("clean", frame * 2, reads=["dataset:raw@1"])
+    with pytest.raises(NotFound):
+        client.data.add("clean", frame * 3, reads=["dataset:none@1"])
+    assert client.data.get("clean")["version"] == 1
