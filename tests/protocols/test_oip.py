@@ -137,3 +137,18 @@ def test_no_request_fails_while_the_alias_moves(client: TestClient) -> None:
         return seen
 
     assert client.portal.call(run) == {"release:credit@1", "release:credit@2"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("application/json", b'{"dataframe_split": {"columns": ["a", "b"], "data": [[1, 0], [0, 1]]}}'),
+        ("application/json", b'{"dataframe_records": [{"a": 1, "b": 0}, {"a": 0, "b": 1}]}'),
+        ("application/json", b'{"inputs": {"a": [1, 0], "b": [0, 1]}}'),
+        ("text/csv", b"a,b\n1,0\n0,1\n"),
+    ],
+)
+def test_invocations_in_each_format(client: TestClient, kind: str, body: bytes) -> None:
+    assert client.post("/invocations", content=body, headers={"content-type": kind}).json() == {"predictions": [1, 0]}
+    bad = client.post("/invocations", content=b"{}", headers={"content-type": "application/json"})
+    assert bad.status_code == 400 and bad.json()["error_code"] == "BAD_REQUEST"
