@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from everloop.client import Client, connect
-from everloop.core.errors import GateRefused
+from everloop.core.errors import GateRefused, NotFound
 from tests.conftest import free_port
 
 pytestmark = pytest.mark.client
@@ -153,12 +153,15 @@ def test_a_model_is_logged_registered_aliased_and_loaded(mlflow: Any, client: Cl
 
 def test_an_alias_with_a_gate_does_not_move_for_mlflow_either(mlflow: Any, client: Client) -> None:
     api = mlflow.MlflowClient()
-    pytest.importorskip("everloop.evaluate.gate")
+    try:
+        client._http.get("/api/v1/gates")
+    except NotFound:
+        pytest.skip("this server has no gates' routes: their rooms are not all there")
     api.create_registered_model("guarded")
     with mlflow.start_run() as run:
         mlflow.log_text("x", "model/MLmodel")
     api.create_model_version("guarded", f"runs:/{run.info.run_id}/model", run.info.run_id)
-    client._http.put("/api/v1/gates/model/guarded/champion", json={"requirements": ["auc >= 0.7"]})
+    client.gates.declare("model", "guarded", "champion", suite="", requirements=["auc >= 0.7"])
     with pytest.raises(mlflow.exceptions.MlflowException, match="may not become champion"):
         api.set_registered_model_alias("guarded", "champion", "1")
     with pytest.raises(GateRefused):
