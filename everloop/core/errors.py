@@ -9,6 +9,7 @@
     ├── Conflict             409  it exists, or changed meanwhile
     │   └── GateRefused      409  the alias is protected and the decision does not allow the move
     ├── Busy                 503  a bound was reached; try again after `retry_after` seconds
+    │   ├── TooMany          429  this caller asks too often; try again after `retry_after` seconds
     │   └── NoSpace          507  the home's disk is full or cannot be written; nothing was kept
     ├── UpstreamFailed       502  an LLM provider or other server failed
     ├── MissingDependency    501  an optional package is not installed
@@ -83,6 +84,10 @@ class Busy(EverloopError):
     def __init__(self, what: str, hint: str = "", retry_after: float = 1.0, **details: Any) -> None:
         super().__init__(what, hint, **details)
         self.retry_after = retry_after
+
+
+class TooMany(Busy):
+    status, code = 429, "too-many"
 
 
 class NoSpace(Busy):

@@ -106,3 +106,15 @@ UPLOAD_FILES = 20_000
 """Files in one upload of documents."""
 UPLOAD_MEMORY_BYTES = 32 * 1024 * 1024
 """A client sends files up to this size from memory (then it may try again); larger ones stream."""
+PASSWORD_CHARS = (10, 1_000)
+"""Shortest and longest password."""
+SIGN_IN_FAILURES = 5
+"""Wrong passwords for one user from one address before each next try must wait, longer each time."""
+SIGN_IN_WAIT_SECONDS = 300.0
+"""Longest wait after wrong passwords."""
+PASSWORDS_AT_ONCE = 2
+"""Passwords checked at the same time; each takes 32 MB and some 60 ms of one core."""
+PASSWORDS_WAITING = 50
+"""Sign-ins that wait for their check before TooMany."""
+REFUSALS_KEPT = 200
+"""Kinds of refused requests gathered in one second; the rest are counted together."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from functools import lru_cache
+from ipaddress import ip_address
 from pathlib import Path
 
 from everloop.core.errors import BadInput
@@ -13,9 +15,15 @@ DEFAULT_PORT = 7600
 DEFAULT_HOME = ".everloop"
 
 
+@lru_cache(maxsize=1024)
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server bound to `host`."""
-    return host in ("localhost", "::1") or host.startswith("127.")
+    """Whether only this machine can reach `host`: localhost, or a loopback address (127.evil.example is neither)."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True)

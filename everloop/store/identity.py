@@ -15,6 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from everloop.core.errors import BadInput, Conflict, NotFound
+from everloop.core.limits import PASSWORD_CHARS
 from everloop.core.principal import Role
 from everloop.core.refs import check_name
 from everloop.store import audit
@@ -22,7 +23,6 @@ from everloop.store.records import Tx
 from everloop.store.schema import keys, members, projects, sessions, users
 
 KEY_PREFIX = "ev_"
-PASSWORD_MIN = 10
 SESSION_SECONDS = 12 * 3600.0
 _SCRYPT = {"n": 2**15, "r": 8, "p": 1, "maxmem": 64 * 1024 * 1024}
 
@@ -35,6 +35,10 @@ def digest(secret: str) -> str:
 def create_key(tx: Tx, name: str, role: Role, expires_at: float | None = None) -> dict[str, Any]:
     """A new key of the transaction's project. The answer is the only time that the key itself is seen."""
     check_name(name, "key's name")
+    if tx.row(sa.select(keys.c.id).where(keys.c.project == tx.project, keys.c.name == name, keys.c.revoked_at.is_(None), _live(tx))):
+        raise Conflict(
+            f"There is a key {name!r} in project {tx.project!r} already.", "Records name a key by its name: choose another, or revoke that one."
+        )
     key = KEY_PREFIX + secrets.token_urlsafe(32)
     row = {
         "id": tx.clock.new_id(),
@@ -68,31 +72,25 @@ def revoke_key(tx: Tx, id: str) -> str:
     return str(row["digest"])
 
 
-def find_key(tx: Tx, key: str) -> dict[str, Any] | None:
-    """The row of a valid key in any project, or None if it is unknown, revoked or expired."""
-    row = tx.row(sa.select(keys).where(keys.c.digest == digest(key)))
-    if row is None or row["revoked_at"] is not None or (row["expires_at"] is not None and row["expires_at"] <= tx.now):
-        return None
-    return row
+def find_key(tx: Tx, key_digest: str) -> dict[str, Any] | None:
+    """The row of a valid key in any project by its SHA-256, or None if it is unknown, revoked or expired."""
+    return tx.row(sa.select(keys).where(keys.c.digest == key_digest, keys.c.revoked_at.is_(None), _live(tx)))
 
 
 def any_way_in(tx: Tx) -> bool:
     """Whether a site admin or a valid admin key exists, so that a server others can reach may start."""
     admins = tx.value(sa.select(sa.func.count()).select_from(users).where(users.c.site_admin, users.c.disabled_at.is_(None)))
-    live = sa.or_(keys.c.expires_at.is_(None), keys.c.expires_at > tx.now)
     return bool(admins) or bool(
-        tx.value(sa.select(sa.func.count()).select_from(keys).where(keys.c.role == "admin", keys.c.revoked_at.is_(None), live))
+        tx.value(sa.select(sa.func.count()).select_from(keys).where(keys.c.role == "admin", keys.c.revoked_at.is_(None), _live(tx)))
     )
 
 
-def create_user(tx: Tx, name: str, password: str, site_admin: bool = False) -> dict[str, Any]:
-    """A new user. BadInput for a short password, Conflict if the name is taken."""
+def create_user(tx: Tx, name: str, kept: str, site_admin: bool = False) -> dict[str, Any]:
+    """A new user; `kept` is from `hash_password` ("" where no password signs in). Conflict if the name is taken."""
     check_name(name, "user's name")
-    if len(password) < PASSWORD_MIN:
-        raise BadInput(f"The password has {len(password)} characters; at least {PASSWORD_MIN} are needed.")
     if tx.row(sa.select(users.c.name).where(users.c.name == name)):
         raise Conflict(f"There is a user {name!r} already.")
-    tx.run(users.insert().values(name=name, password=hash_password(password), site_admin=site_admin, created_at=tx.now))
+    tx.run(users.insert().values(name=name, password=kept, site_admin=site_admin, created_at=tx.now))
     audit.record(tx, "user.create", f"user:{name}", site_admin=site_admin)
     return {"name": name, "site_admin": site_admin, "created_at": tx.now}
 
@@ -105,12 +103,42 @@ def set_member(tx: Tx, user: str, role: Role) -> None:
     audit.record(tx, "member.set", f"user:{user}", role=role.name)
 
 
-def check_password(tx: Tx, name: str, password: str) -> dict[str, Any] | None:
-    """The user's row if the password is right, else None; takes as long for unknown names."""
-    row = tx.row(sa.select(users).where(users.c.name == name, users.c.disabled_at.is_(None)))
-    kept = row["password"] if row else _NOBODY
-    right = password_matches(password, kept)
-    return row if row is not None and right else None
+def find_user(tx: Tx, name: str) -> dict[str, Any] | None:
+    """A user's whole row (with the kept password), or None."""
+    return tx.row(sa.select(users).where(users.c.name == name))
+
+
+def list_users(tx: Tx) -> list[dict[str, Any]]:
+    """All users by name; never their passwords."""
+    return tx.rows(sa.select(users.c.name, users.c.site_admin, users.c.created_at, users.c.disabled_at).order_by(users.c.name))
+
+
+def set_password(tx: Tx, name: str, kept: str) -> None:
+    """Replace a user's password (`kept` is from `hash_password`); their sessions end. NotFound if there is no such user."""
+    if not tx.run(users.update().where(users.c.name == name).values(password=kept)):
+        raise NotFound(f"There is no user {name!r}.")
+    tx.run(sessions.delete().where(sessions.c.user == name))
+    audit.record(tx, "user.password", f"user:{name}")
+
+
+def disable_user(tx: Tx, name: str) -> None:
+    """No sign-in any more; sessions end. NotFound if there is no such user."""
+    if not tx.run(users.update().where(users.c.name == name, users.c.disabled_at.is_(None)).values(disabled_at=tx.now)):
+        raise NotFound(f"There is no user {name!r} who could be disabled.")
+    tx.run(sessions.delete().where(sessions.c.user == name))
+    audit.record(tx, "user.disable", f"user:{name}")
+
+
+def list_members(tx: Tx) -> list[dict[str, Any]]:
+    """Users with a role in the project, by name."""
+    return tx.rows(sa.select(members.c.user, members.c.role).where(members.c.project == tx.project).order_by(members.c.user))
+
+
+def remove_member(tx: Tx, user: str) -> None:
+    """Take a user's role away. NotFound if they have none."""
+    if not tx.run(members.delete().where(members.c.project == tx.project, members.c.user == user)):
+        raise NotFound(f"{user!r} is no member of project {tx.project!r}.")
+    audit.record(tx, "member.remove", f"user:{user}")
 
 
 def roles_of(tx: Tx, user: str) -> dict[str, str]:
@@ -162,7 +190,10 @@ def list_projects(tx: Tx) -> list[dict[str, Any]]:
 
 
 def hash_password(password: str) -> str:
-    """`scrypt$salt$hash`, both base64."""
+    """`scrypt$salt$hash`, both base64; takes some 60 ms. BadInput for a password that is too short or too long."""
+    low, high = PASSWORD_CHARS
+    if not low <= len(password) <= high:
+        raise BadInput(f"The password has {len(password)} characters; {low} to {high} are needed.")
     salt = os.urandom(16)
     return f"scrypt${base64.b64encode(salt).decode()}${base64.b64encode(_scrypt(password, salt)).decode()}"
 
@@ -176,6 +207,10 @@ def password_matches(password: str, kept: str) -> bool:
     return hmac.compare_digest(_scrypt(password, base64.b64decode(salt)), base64.b64decode(expected))
 
 
+def _live(tx: Tx) -> sa.ColumnElement[bool]:
+    return sa.or_(keys.c.expires_at.is_(None), keys.c.expires_at > tx.now)
+
+
 def _scrypt(password: str, salt: bytes) -> bytes:
     return hashlib.scrypt(password.encode(), salt=salt, dklen=32, **_SCRYPT)
 
@@ -184,4 +219,5 @@ def _shown_key(row: dict[str, Any]) -> dict[str, Any]:
     return {key: row[key] for key in ("id", "project", "name", "role", "hint", "created_at", "created_by", "expires_at", "revoked_at")}
 
 
-_NOBODY = "scrypt$" + base64.b64encode(b"0" * 16).decode() + "$" + base64.b64encode(b"0" * 32).decode()
+NOBODY = "scrypt$" + base64.b64encode(b"0" * 16).decode() + "$" + base64.b64encode(b"0" * 32).decode()
+"""What an unknown user's password is compared with, so that it takes as long; nothing matches it."""

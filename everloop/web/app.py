@@ -1,4 +1,8 @@
-"""The ASGI app of a workspace: sign-in under everything, then the REST API, other people's protocols and the UI, each found in its folder."""
+"""The ASGI app of a workspace: sign-in under everything, then other people's protocols, the REST API and the UI, each found in its folder.
+
+A module is found by having `router` (an APIRouter) or `mount(app, ws)`. It may also say `reads = ("/path/{name}", ...)`: routes of other
+methods than GET that only read (see auth.py), and `error_shapes = {"/prefix": shape}` (see problems.py).
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import orjson
 from fastapi import FastAPI
+from fastapi.responses import JSONResponse, RedirectResponse
 
 import everloop
 from everloop.core.settings import Settings
-from everloop.web import problems
-from everloop.web.auth import Auth
+from everloop.web import problems, signin
+from everloop.web.auth import SignIn
+from everloop.web.frame import Frame
+from everloop.web.limits import BodyLimit
+from everloop.web.refusals import Refusals
 from everloop.workspace.workspace import Workspace
 
 NEEDS = {
@@ -23,10 +32,19 @@ NEEDS = {
     "govern": ("workspace.traces",),
 }
 """What a router needs beyond its own room; it is left out while that is missing."""
-FOLDERS = ("everloop.web.api", "everloop.protocols", "everloop.web.ui")
+FOLDERS = ("everloop.protocols", "everloop.web.api", "everloop.web.ui")
+"""Where routes live; in this order they are matched."""
 
 
-def create_app(settings: Settings, workspace: Workspace | None = None) -> Any:
+class Json(JSONResponse):
+    """JSON by orjson; nan and infinities, which JSON does not have, become null."""
+
+    def render(self, content: Any) -> bytes:
+        """The body."""
+        return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
+
+
+def create_app(settings: Settings, workspace: Workspace | None = None) -> FastAPI:
     """The app that `everloop up` serves. Its lifespan starts and stops the workspace."""
     ws = workspace or Workspace(settings)
 
@@ -36,21 +54,43 @@ def create_app(settings: Settings, workspace: Workspace | None = None) -> Any:
         try:
             yield
         finally:
+            app.state.draining = True
             await ws.stop()
 
     app = FastAPI(
-        title="everloop", version=everloop.__version__, lifespan=lifespan, openapi_url="/api/v1/openapi.json", docs_url=None, redoc_url=None
+        title="everloop",
+        description="One open platform that takes any model to production and keeps it good there.",
+        version=everloop.__version__,
+        lifespan=lifespan,
+        openapi_url="/api/v1/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        default_response_class=Json,
     )
     app.state.workspace = ws
+    app.state.draining = False
     problems.install(app)
+    reads: list[str] = []
     for folder in FOLDERS:
-        _mount(app, ws, folder)
-    app.add_middleware(Auth, ws=ws)
+        reads += _found_in(folder, app, ws)
+    app.include_router(signin.router)
+    app.add_api_route("/", _root, include_in_schema=False)
+    app.add_middleware(SignIn, ws=ws, reads=reads)  # the last one added is the outermost
+    app.add_middleware(BodyLimit)
+    app.add_middleware(Frame, refusals=Refusals(ws))
     return app
 
 
-def _mount(app: FastAPI, ws: Workspace, folder: str) -> None:
+async def _root() -> RedirectResponse:
+    """The UI."""
+    return RedirectResponse("/ui", 307)
+
+
+def _found_in(folder: str, app: FastAPI, ws: Workspace) -> list[str]:
+    """Take in the routes of a folder's modules; answers the reads they name."""
     package = importlib.import_module(folder)
+    reads: list[str] = []
     for info in pkgutil.iter_modules(package.__path__):
         if folder == "everloop.web.api" and not all(importlib.util.find_spec(f"everloop.{need}") for need in NEEDS.get(info.name, ())):
             continue  # its rooms have not all landed: no route is better than one that cannot answer
@@ -59,3 +99,6 @@ def _mount(app: FastAPI, ws: Workspace, folder: str) -> None:
             app.include_router(module.router)
         if hasattr(module, "mount"):
             module.mount(app, ws)
+        app.state.error_shapes.update(getattr(module, "error_shapes", {}))
+        reads += getattr(module, "reads", ())
+    return reads

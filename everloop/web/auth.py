@@ -1,154 +1,226 @@
-"""The one layer of sign-in under everything: it finds the principal, bounds the body, and guards a loopback server from other sites' pages.
+"""The one layer of sign-in under everything: it finds the principal, and guards what a browser could be tricked into.
 
-A request proves itself by a Bearer token, Basic (key as password, or user and password), `x-api-key`, `api-key`, or the UI's cookie. On a
-server bound to loopback, a request with no key is the local user of the default project: then its Host must be a loopback name (so that a
-page which rebinds its DNS name to 127.0.0.1 is refused) and a browser's request from another site may not change anything.
+A request proves itself by a Bearer token, Basic (a key as password, or user and password), `x-api-key`, `api-key`, or a session's cookie. On a
+server bound to loopback a request with no key is the local user: then it must come from this machine, not through a proxy, and its Host must
+be a loopback name (a page that rebinds its DNS name to 127.0.0.1 is refused). What a browser adds by itself (a cookie, being on this machine)
+is honoured only for requests that our own pages made: Origin and Sec-Fetch-Site are checked.
+
+Reading is for viewers. A request that may change something (any method but GET, HEAD, OPTIONS) needs an editor, here and again in the
+facade; routes that only read though they are a POST are named in `READS`, or in `reads` of the module that has them.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Awaitable, Callable, MutableMapping
+import re
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
-from everloop.core.errors import BadInput, EverloopError, Forbidden, TooLarge, Unauthorized
-from everloop.core.limits import BODY_BYTES, UPLOAD_BYTES
-from everloop.core.principal import Principal, local_principal
+from everloop.core.errors import EverloopError, Forbidden, Unauthorized
+from everloop.core.principal import Principal, Role, local_principal
 from everloop.core.settings import is_loopback
-from everloop.web.problems import problem
+from everloop.web.problems import send_error
 from everloop.workspace.workspace import Workspace
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-PUBLIC = {("GET", "/health"), ("GET", "/version")}
-"""Routes that answer without a principal."""
-UPLOADS = ("/api/v1/objects", "/api/v1/datasets", "/api/2.0/mlflow-artifacts/")
-"""Paths whose bodies stream to disk and may be as large as UPLOAD_BYTES."""
-NO_KEY = {"none", "local", "unused", "not-needed"}
+PUBLIC = {
+    ("GET", "/health"),
+    ("GET", "/version"),
+    ("GET", "/ping"),
+    ("GET", "/v2/health/live"),
+    ("GET", "/v2/health/ready"),
+    ("GET", "/login"),
+    ("POST", "/login"),
+    ("POST", "/api/v1/login"),
+    ("GET", "/oidc/start"),
+    ("GET", "/oidc/callback"),
+}
+"""Routes that answer without a principal: probes, and signing in."""
+PUBLIC_UNDER = ("/static/",)
+READS = (
+    "/logout",
+    "/session/project",
+    "/api/v1/logout",
+    "/api/v1/session/project",
+    "/api/v1/endpoints/{name}/predict",
+    "/api/v1/endpoints/{name}/chat",
+)
+"""Routes of other methods than GET that a viewer may call: their own session, and asking an endpoint."""
+NO_KEY = {"none", "local", "unused", "not-needed", "empty", "no-key", "sk-no-key-required"}
 """Keys that mean "no key": some clients insist on sending one. Honoured on loopback alone."""
 SAFE = {"GET", "HEAD", "OPTIONS"}
-COOKIE = "everloop"
-HEADERS = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"same-origin"),
-    (b"content-security-policy", b"default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"),
-]
+COOKIE = "everloop_session"
+PROJECT_COOKIE = "everloop_project"
+_WANTED = {
+    name.encode(): name
+    for name in (
+        "authorization",
+        "x-api-key",
+        "api-key",
+        "cookie",
+        "host",
+        "origin",
+        "sec-fetch-site",
+        "sec-fetch-mode",
+        "x-everloop-project",
+        "x-mlflow-workspace",
+        "x-forwarded-for",
+        "forwarded",
+        "accept",
+        "x-csrf-token",
+    )
+}
+IN_PROCESS = "testclient"
+"""The client address of an app that is called with no socket; a real connection has an IP address here."""
 
 
-class Auth:
-    """Raw ASGI middleware; sets scope["everloop.who"] to a Principal."""
+class SignIn:
+    """Raw ASGI middleware; sets scope["everloop.who"] (Principal) and, for a session, scope["everloop.csrf"]."""
 
-    def __init__(self, app: Any, ws: Workspace) -> None:
+    def __init__(self, app: Any, ws: Workspace, reads: Iterable[str] = ()) -> None:
         self.app, self.ws = app, ws
         self.local = is_loopback(ws.settings.host)
+        self._reads = patterns([*READS, *reads])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sign in, then hand on; a refusal is answered here."""
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
+        headers = {_WANTED[name]: value.decode("latin-1") for name, value in scope["headers"] if name in _WANTED}
+        method = scope.get("method", "CONNECT")
         try:
-            limit = UPLOAD_BYTES if scope["path"].startswith(UPLOADS) else BODY_BYTES
-            _declared_length(headers, limit)
-            if (scope["method"], scope["path"]) not in PUBLIC:
-                scope["everloop.who"] = await self._who(scope, headers)
+            if is_public(method, scope["path"]):
+                _own_page(method, headers)
+            else:
+                who = await self._who(scope, method, headers)
+                scope["everloop.who"] = who
+                if method not in SAFE and who.role < Role.editor and not self._reads.fullmatch(scope["path"]):
+                    who.need(Role.editor, "change anything")
         except EverloopError as error:
-            await problem(error)(scope, receive, _with_headers(send))  # type: ignore[arg-type]
+            await _refuse(scope, receive, send, error, headers)
             return
-        await self.app(scope, _bounded(receive, limit), _with_headers(send))
+        await self.app(scope, receive, send)
 
-    async def _who(self, scope: Scope, headers: dict[str, str]) -> Principal:
-        who = await self._proved(scope, headers)
-        project = headers.get("x-everloop-project")
-        return await self.ws.identity.in_project(who, project) if project else who
+    async def _who(self, scope: Scope, method: str, headers: dict[str, str]) -> Principal:
+        who, wished = await self._proved(scope, method, headers)
+        project = headers.get("x-everloop-project") or headers.get("x-mlflow-workspace") or wished
+        return await self.ws.identity.in_project(who, project) if project and project != who.project else who
 
-    async def _proved(self, scope: Scope, headers: dict[str, str]) -> Principal:
+    async def _proved(self, scope: Scope, method: str, headers: dict[str, str]) -> tuple[Principal, str]:
+        """The principal, and the project that a browser's cookie wishes for."""
         identity = self.ws.identity
-        key, user = _credentials(headers)
-        if key and not (self.local and key in NO_KEY):
-            return await identity.by_password(user, key) if user and not key.startswith("ev") else await identity.by_key(key)
-        cookie = _cookie(headers)
-        session = await identity.by_session(cookie) if cookie else None
+        key, user = credentials(headers)
+        if key and not (self.local and key.lower() in NO_KEY):
+            if user is None:
+                return await identity.by_key(key), ""
+            return await identity.by_password(user, key, _client(scope)), ""
+        cookies = _cookies(headers)
+        session = await identity.by_session(cookies[COOKIE]) if cookies.get(COOKIE) else None
         if session is not None:
             who, csrf = session
+            _own_page(method, headers, csrf)
             scope["everloop.csrf"] = csrf
-            _same_site(scope, headers)
-            return who
+            return who, ""
+        self._need_local(scope, headers)
+        _own_page(method, headers)
+        return local_principal(), cookies.get(PROJECT_COOKIE, "")
+
+    def _need_local(self, scope: Scope, headers: dict[str, str]) -> None:
+        """Refuse a request without a key unless it comes from this machine by a loopback name, through nothing in between."""
         if not self.local:
-            raise Unauthorized("This server needs an API key or a sign-in.", "Send it as: Authorization: Bearer KEY")
+            raise Unauthorized("This server needs an API key or a sign-in.", "Send the key as `Authorization: Bearer ev_...`, or sign in at /login.")
+        client = _client(scope)
+        if client == IN_PROCESS and _host(headers) == "testserver":
+            return
+        if (client != IN_PROCESS and not is_loopback(client)) or "x-forwarded-for" in headers or "forwarded" in headers:
+            raise Unauthorized("A request that was forwarded needs an API key.", "Make one with: everloop keys create NAME --role editor")
         if not is_loopback(_host(headers)):
-            raise Forbidden(f"The Host {headers.get('host')!r} is not this machine.", "Without a key, call it as 127.0.0.1 or localhost.")
-        _same_site(scope, headers)
-        return local_principal()
+            raise Forbidden(
+                f"The Host {headers.get('host', '')!r} is not this machine.",
+                "Without a key, call the server as 127.0.0.1 or localhost, or send a key.",
+            )
 
 
-def _credentials(headers: dict[str, str]) -> tuple[str, str]:
+def is_public(method: str, path: str) -> bool:
+    """Whether a route answers without a principal."""
+    return ("GET" if method == "HEAD" else method, path) in PUBLIC or (method in SAFE and path.startswith(PUBLIC_UNDER))
+
+
+def patterns(templates: Iterable[str]) -> re.Pattern[str]:
+    """One pattern that matches whole paths like the templates: `{name}` is one piece of a path, `{name:path}` any."""
+    parts = [re.sub(r"\\\{[^/{}]*?(:path)?\\\}", lambda m: ".+" if m.group(1) else "[^/]+", re.escape(t)) for t in templates]
+    return re.compile("|".join(f"(?:{p})" for p in parts))
+
+
+def credentials(headers: dict[str, str]) -> tuple[str, str | None]:
+    """(secret, user): user is None where the secret is a key or token; ("", None) where nothing was sent. Unauthorized if it does not parse."""
     kind, _, rest = headers.get("authorization", "").partition(" ")
     if kind.lower() == "bearer":
-        return rest.strip(), ""
+        return rest.strip(), None
     if kind.lower() == "basic":
         try:
             user, _, password = base64.b64decode(rest, validate=True).decode().partition(":")
         except (binascii.Error, UnicodeDecodeError):
             raise Unauthorized("The Authorization header is not valid Basic.") from None
-        return password, user
-    return headers.get("x-api-key") or headers.get("api-key") or "", ""
+        if user.startswith("ev_") and not password:
+            return user, None
+        return (password, None) if password.startswith(("ev_", "evt_")) else (password, user)
+    if kind:
+        raise Unauthorized(f"The Authorization scheme {kind[:20]!r} is not known here.", "Use Bearer or Basic.")
+    return headers.get("x-api-key") or headers.get("api-key") or "", None
 
 
-def _cookie(headers: dict[str, str]) -> str:
+def _own_page(method: str, headers: dict[str, str], csrf: str = "") -> None:
+    """Refuse what another site's page asks the browser to do. (A program that is no browser sends neither header.)"""
+    site, origin, host = headers.get("sec-fetch-site"), headers.get("origin"), headers.get("host", "")
+    if method in SAFE:
+        if site == "cross-site" and headers.get("sec-fetch-mode") not in (None, "navigate"):
+            raise Forbidden("A page of another site may not read from here.", "Open it from everloop's own pages, or use an API key.")
+        return
+    foreign = site not in (None, "same-origin", "none") or (origin is not None and urlsplit(origin).netloc != host)
+    unknown = bool(csrf) and site is None and origin is None and headers.get("x-csrf-token") != csrf
+    if foreign or unknown:
+        raise Forbidden("A page of another site may not change anything here.", "Use everloop's own pages, or an API key.")
+
+
+def _cookies(headers: dict[str, str]) -> dict[str, str]:
+    if "cookie" not in headers:
+        return {}
     try:
-        found = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+        return {name: morsel.value for name, morsel in SimpleCookie(headers["cookie"]).items()}
     except CookieError:
-        return ""
-    return found.value if found else ""
+        return {}
 
 
 def _host(headers: dict[str, str]) -> str:
-    return urlsplit(f"//{headers.get('host', '')}").hostname or ""
+    try:
+        return urlsplit(f"//{headers.get('host', '')}").hostname or ""
+    except ValueError:
+        return ""
 
 
-def _same_site(scope: Scope, headers: dict[str, str]) -> None:
-    if scope["method"] in SAFE:
+def _client(scope: Scope) -> str:
+    client = scope.get("client")
+    return str(client[0]) if client else ""
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send, error: EverloopError, headers: dict[str, str]) -> None:
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.close", "code": 4401 if isinstance(error, Unauthorized) else 4403})
         return
-    origin = headers.get("origin")
-    foreign = headers.get("sec-fetch-site") in ("cross-site", "same-site") or (origin is not None and urlsplit(origin).netloc != headers.get("host"))
-    if foreign:
-        raise Forbidden("A page of another site may not change anything here.", "Call with an API key instead.")
-
-
-def _declared_length(headers: dict[str, str], limit: int) -> None:
-    text = headers.get("content-length", "0")
-    if not text.isdigit():
-        raise BadInput(f"Content-Length is {text!r}.")
-    if int(text) > limit:
-        raise TooLarge(f"The body is {text} bytes; at most {limit} are allowed here.")
-
-
-def _bounded(receive: Receive, limit: int) -> Receive:
-    seen = 0
-
-    async def bounded() -> MutableMapping[str, Any]:
-        nonlocal seen
-        message = await receive()
-        seen += len(message.get("body", b""))
-        if seen > limit:
-            raise TooLarge(f"The body is over {limit} bytes.")
-        return message
-
-    return bounded
-
-
-def _with_headers(send: Send) -> Send:
-    async def wrapped(message: MutableMapping[str, Any]) -> None:
-        if message["type"] == "http.response.start":
-            have = {k.lower() for k, _ in message.get("headers", ())}
-            message["headers"] = [*message.get("headers", ()), *[h for h in HEADERS if h[0] not in have]]
-        await send(message)
-
-    return wrapped
+    page = scope["method"] == "GET" and (scope["path"] == "/" or scope["path"].startswith("/ui")) and "text/html" in headers.get("accept", "")
+    if page and isinstance(error, Unauthorized):
+        back = scope["path"] + (f"?{scope['query_string'].decode('latin-1')}" if scope.get("query_string") else "")
+        where = f"/login?next={quote(back, safe='')}".encode()
+        await send({"type": "http.response.start", "status": 303, "headers": [(b"location", where), (b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+        return
+    await send_error(scope, send, error)

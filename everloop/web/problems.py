@@ -1,61 +1,118 @@
-"""Errors as RFC 9457 problem documents; what was not foreseen is logged under an id and tells the caller nothing else."""
+"""Errors as answers: RFC 9457 problem+json, or the shape that a protocol declares for its paths.
+
+A protocol module may have `error_shapes = {"/api/2.0/mlflow": shape}` where `shape(error) -> JSON body`; then errors found before its own code
+runs (sign-in, limits, no such route, bugs) are answered in that shape under that path.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
 
-from fastapi import FastAPI, Request
+import orjson
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from everloop.core.clock import new_span_id
-from everloop.core.errors import Busy, EverloopError
+from everloop.core.errors import BadInput, Busy, EverloopError, NotFound, TooLarge, Unauthorized
 
-_log = logging.getLogger("everloop.web")
+log = logging.getLogger("everloop.web")
+
+Shape = Callable[[EverloopError], dict[str, Any]]
+Scope = dict[str, Any]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
-def problem(error: EverloopError) -> JSONResponse:
-    """The answer to an error that everloop raises on purpose."""
-    headers = {"retry-after": str(max(1, round(error.retry_after)))} if isinstance(error, Busy) else None
-    return JSONResponse(error.problem(), error.status, headers, media_type="application/problem+json")
+class MethodNotAllowed(EverloopError):
+    """The path is there, the method is not."""
+
+    status, code, exit_code = 405, "method-not-allowed", 2
+
+
+class _Http(EverloopError):
+    """An HTTPException of the framework."""
+
+
+_BY_STATUS: dict[int, type[EverloopError]] = {404: NotFound, 405: MethodNotAllowed, 413: TooLarge, 400: BadInput, 401: Unauthorized}
+
+
+def unexpected(error: BaseException) -> EverloopError:
+    """A bug as an error that tells its id and nothing else; the log has the rest under the same id."""
+    id = os.urandom(6).hex()
+    log.error("unexpected error %s", id, exc_info=error)
+    return EverloopError("Something went wrong in the server.", f"Its log has the details under id {id}.", id=id)
+
+
+def headers_of(error: EverloopError) -> dict[str, str]:
+    """Headers that go with an error: how to sign in, when to come back."""
+    if isinstance(error, Unauthorized):
+        return {"www-authenticate": 'Bearer realm="everloop"'}
+    if isinstance(error, Busy):
+        return {"retry-after": str(max(1, round(error.retry_after)))}
+    allow = error.details.get("allow")
+    return {"allow": str(allow)} if isinstance(error, MethodNotAllowed) and allow else {}
+
+
+def answer(path: str, error: EverloopError, shapes: dict[str, Shape]) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and body for an error at a path."""
+    shape = next((s for prefix, s in shapes.items() if path.startswith(prefix)), None)
+    body = error.problem() if shape is None else shape(error)
+    kind = "application/problem+json" if shape is None else "application/json"
+    return error.status, {"content-type": kind, **headers_of(error)}, orjson.dumps(body, default=str)
+
+
+async def send_error(scope: Scope, send: Send, error: EverloopError) -> None:
+    """Answer an error from below the framework."""
+    status, headers, body = answer(scope.get("path", ""), error, scope["app"].state.error_shapes)
+    raw = [(k.encode("latin-1"), v.encode("latin-1")) for k, v in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": [*raw, (b"content-length", str(len(body)).encode())]})
+    await send({"type": "http.response.body", "body": b"" if scope.get("method") == "HEAD" else body})
 
 
 def install(app: FastAPI) -> None:
-    """Teach an app to answer every error as a problem."""
+    """Let every error of the app be answered by `answer`."""
+    app.state.error_shapes = {}
 
-    @app.exception_handler(EverloopError)
-    async def ours(_request: Request, error: EverloopError) -> JSONResponse:
-        return problem(error)
+    def respond(request: Request, error: EverloopError) -> Response:
+        status, headers, body = answer(request.url.path, error, app.state.error_shapes)
+        return Response(body, status, headers)
 
-    @app.exception_handler(RequestValidationError)
-    async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
-        found = [{"where": ".".join(map(str, e["loc"])), "what": e["msg"]} for e in error.errors()]
-        said = "; ".join(f"{f['where']}: {f['what']}" for f in found[:5])
-        body = {
-            "type": "urn:everloop:error:bad-input",
-            "title": "BadInput",
-            "status": 400,
-            "detail": f"The request cannot be used: {said}.",
-            "details": found,
-        }
-        return JSONResponse(body, 400, media_type="application/problem+json")
+    async def ours(request: Request, error: Exception) -> Response:
+        assert isinstance(error, EverloopError)
+        if error.status == 500:
+            log.error("%s %s: %s", request.method, request.url.path, error, exc_info=error)
+        return respond(request, error)
 
-    @app.exception_handler(HTTPException)
-    async def plain(request: Request, error: HTTPException) -> JSONResponse:
-        code = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "http")
-        what = f"There is nothing at {request.method} {request.url.path}." if error.status_code in (404, 405) else str(error.detail)
-        body = {"type": f"urn:everloop:error:{code}", "title": str(error.detail), "status": error.status_code, "detail": what}
-        return JSONResponse(body, error.status_code, dict(error.headers or {}), media_type="application/problem+json")
+    async def invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return respond(request, validation_error(list(error.errors())))
 
-    @app.exception_handler(Exception)
-    async def unforeseen(request: Request, error: Exception) -> JSONResponse:
-        id = new_span_id()
-        _log.exception("error %s at %s %s", id, request.method, request.url.path, exc_info=error)
-        body = {
-            "type": "urn:everloop:error:internal",
-            "title": "Internal error",
-            "status": 500,
-            "detail": f"Something went wrong in the server; its log has it under {id}.",
-        }
-        return JSONResponse(body, 500, media_type="application/problem+json")
+    async def framework(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return respond(request, http_error(request, error))
+
+    app.add_exception_handler(EverloopError, ours)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, framework)
+
+
+def validation_error(found: list[Any]) -> BadInput:
+    """What a request's validation found, as one sentence and a list of fields."""
+    fields = [{"field": ".".join(str(p) for p in e.get("loc", ())), "problem": str(e.get("msg", ""))} for e in found]
+    told = "; ".join(f"{f['field']}: {f['problem']}" for f in fields[:5])
+    return BadInput(f"The request cannot be used: {told}.", "See /api/v1/openapi.json for what this route takes.", fields=fields)
+
+
+def http_error(request: Request, error: HTTPException) -> EverloopError:
+    """An error of the framework as one of ours, saying what was looked for."""
+    where = f"{request.method} {request.url.path}"
+    if error.status_code == 404:
+        return NotFound(f"There is nothing at {where}.", "See /api/v1/openapi.json for the routes there are.")
+    if error.status_code == 405:
+        allow = (error.headers or {}).get("Allow", "")
+        return MethodNotAllowed(f"{request.url.path} does not take {request.method}.", f"It takes: {allow}." if allow else "", allow=allow)
+    made = _BY_STATUS.get(error.status_code, _Http)(str(error.detail))
+    made.status = error.status_code
+    return made

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import shutil
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 STARTED = ("identity", "endpoints", "pipelines", "monitors")
 """Facades with something to start or stop, in order."""
+KEPT_AT_RESET = ("server.lock", "server.log", "secret")
 
 
 class Workspace:
@@ -85,6 +87,28 @@ class Workspace:
         if "telemetry" in self.__dict__:
             await asyncio.to_thread(self.telemetry.close)
         await asyncio.to_thread(self.records.close)
+
+    async def reset(self) -> None:
+        """Drop all state of all projects and start anew (`settings.test_reset` alone lets anyone ask for it). The secret and the log stay."""
+        if not self.settings.test_reset:
+            raise BadInput("State is dropped only where the server was started with EVERLOOP_TEST_RESET=1.")
+        await self.stop()
+        for name in [name for name, value in vars(type(self)).items() if isinstance(value, cached_property)]:
+            self.__dict__.pop(name, None)
+        await asyncio.to_thread(self._drop_state)
+        await self.start()
+
+    def _drop_state(self) -> None:
+        if self.settings.records_url:
+            self.records.drop()
+            self.__dict__.pop("records")
+        for path in self.home.iterdir():
+            if path.name in KEPT_AT_RESET:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
     def spawn(self, work: Any) -> asyncio.Task[Any]:
         """Run a coroutine in the background until it ends or the workspace stops."""

@@ -1,13 +1,14 @@
-"""Is it up, what does it speak, who am I, keys and projects."""
+"""Is it up, what does it speak; and, for foreign test suites alone, forgetting everything."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Body, Request, Response
+from fastapi import APIRouter, Request, Response
 
 import everloop
-from everloop.core.errors import BadInput
+from everloop.core.errors import Forbidden, NotFound
+from everloop.core.principal import Role
 from everloop.web.deps import Who, Ws
 
 MLFLOW_VERSION = "3.18.0"
@@ -17,9 +18,12 @@ router = APIRouter(tags=["system"])
 @router.get("/health")
 async def health(request: Request, response: Response) -> dict[str, Any]:
     """200 when ready, 503 while starting or draining."""
-    ready = request.app.state.workspace.started
-    response.status_code = 200 if ready else 503
-    return {"name": "everloop", "status": "ok" if ready else "not ready", "version": everloop.__version__}
+    state = request.app.state
+    ready = state.workspace.started and not state.draining
+    if not ready:
+        response.status_code = 503
+        response.headers["retry-after"] = "1"
+    return {"name": "everloop", "status": "ok" if ready else "draining" if state.draining else "starting", "version": everloop.__version__}
 
 
 @router.get("/version")
@@ -28,39 +32,12 @@ async def version() -> Response:
     return Response(MLFLOW_VERSION, media_type="text/plain")
 
 
-@router.get("/api/v1/me")
-async def me(who: Who) -> dict[str, Any]:
-    """Who this request acts as."""
-    return {"name": who.name, "project": who.project, "role": who.role.name, "kind": who.kind, "site_admin": who.site_admin}
-
-
-@router.get("/api/v1/keys")
-async def list_keys(who: Who, ws: Ws) -> dict[str, Any]:
-    """Keys of the project (admin); never the keys themselves."""
-    return {"items": await ws.identity.keys(who), "next": None}
-
-
-@router.post("/api/v1/keys", status_code=201)
-async def create_key(who: Who, ws: Ws, body: dict[str, Any] = Body()) -> dict[str, Any]:
-    """A new key: {name, role?, expires_days?}. The answer is the only time the key is seen."""
-    if "name" not in body:
-        raise BadInput("The field 'name' is missing.", 'Send {"name": "ci", "role": "editor"}.')
-    return await ws.identity.create_key(who, body["name"], body.get("role", "editor"), body.get("expires_days"))
-
-
-@router.delete("/api/v1/keys/{id}", status_code=204)
-async def revoke_key(who: Who, ws: Ws, id: str) -> None:
-    """Revoke a key by id or name."""
-    await ws.identity.revoke_key(who, id)
-
-
-@router.get("/api/v1/projects")
-async def list_projects(who: Who, ws: Ws) -> dict[str, Any]:
-    """Projects that one may act in."""
-    return {"items": await ws.identity.projects(who), "next": None}
-
-
-@router.post("/api/v1/projects", status_code=201)
-async def create_project(who: Who, ws: Ws, body: dict[str, Any] = Body()) -> dict[str, Any]:
-    """A new project (site admin): {name}."""
-    return await ws.identity.create_project(who, str(body.get("name", "")))
+@router.post("/api/v1/test/reset", status_code=204)
+async def reset(who: Who, ws: Ws) -> None:
+    """Drop all state of all projects. Only where the server was started with EVERLOOP_TEST_RESET=1; else there is no such route."""
+    if not ws.settings.test_reset:
+        raise NotFound("There is nothing at POST /api/v1/test/reset.")
+    who.need(Role.admin, "drop all state")
+    if not who.site_admin:
+        raise Forbidden("Only a site admin drops the state of all projects.")
+    await ws.reset()

@@ -1,0 +1,68 @@
+"""The layer that bounds request bodies: BODY_BYTES, or UPLOAD_BYTES where bytes are streamed to disk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from everloop.core.errors import TooLarge
+from everloop.core.limits import BODY_BYTES, UPLOAD_BYTES
+from everloop.web.problems import send_error
+
+UPLOADS = ("/api/v1/objects", "/api/v1/datasets", "/api/v1/runs/", "/api/2.0/mlflow-artifacts/", "/files/")
+"""Paths whose bodies are streamed to disk, never held in memory whole."""
+
+
+def body_limit(path: str) -> int:
+    """Bytes that a request to `path` may carry."""
+    return UPLOAD_BYTES if path.startswith(UPLOADS) else BODY_BYTES
+
+
+class BodyLimit:
+    """Answers 413 to a body over its limit, by its Content-Length or, where that is missing, as it arrives."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
+            await self.app(scope, receive, send)
+            return
+        limit = body_limit(scope["path"])
+        length = next((value for name, value in scope["headers"] if name == b"content-length"), None)
+        if length is None:
+            await self._counted(scope, receive, send, limit)
+        elif not length.isdigit() or int(length) > limit:
+            await send_error(scope, send, _too_large(scope["path"], limit))
+        else:
+            await self.app(scope, receive, send)
+
+    async def _counted(self, scope: dict[str, Any], receive: Any, send: Any, limit: int) -> None:
+        seen, over, started = 0, False, False
+
+        async def counting() -> dict[str, Any]:
+            nonlocal seen, over
+            message: dict[str, Any] = await receive()
+            if message["type"] == "http.request":
+                seen += len(message.get("body", b""))
+                if seen > limit:
+                    over = True
+                    raise _too_large(scope["path"], limit)
+            return message
+
+        async def answering(message: dict[str, Any]) -> None:
+            nonlocal started
+            if not over or started:
+                started = started or message["type"] == "http.response.start"
+                await send(message)
+
+        try:
+            await self.app(scope, counting, answering)
+        except TooLarge:
+            if not over:
+                raise
+        if over and not started:
+            await send_error(scope, send, _too_large(scope["path"], limit))
+
+
+def _too_large(path: str, limit: int) -> TooLarge:
+    return TooLarge(f"The body sent to {path} is over {limit} bytes.", "Put large files by POST /api/v1/objects and register them by digest.")
