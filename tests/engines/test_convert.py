@@ -132,5 +132,7 @@ def test_types_that_are_not_scientific_are_refused() -> None:
 
     with pytest.raises(BadInput, match="not trusted"):
         to_skops(make_pipeline(FunctionTransformer(table)))
+    with pytest.raises(BadInput, match="numpy.*fromfile"):
+        to_skops(make_pipeline(FunctionTransformer(np.fromfile)))
     with pytest.raises(BadInput, match="readable skops"):
         load_model({"engine": "skops", "files": [{"path": "m.skops", "digest": "x"}], "signature": {}}, lambda _: b"pickle")
