@@ -35,6 +35,7 @@ class Oip:
 
     def __init__(self, ws: Any) -> None:
         self.ws = ws
+        self._models: dict[tuple[str, str], dict[str, Any]] = {}  # versions never change, so they are read once
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         headers: list[tuple[bytes, bytes]] = []
@@ -88,8 +89,11 @@ class Oip:
         found = next((ref for ref in live if version in (None, ref.at)), None)
         if found is None:
             raise NotFound(f"The model {name!r} has no live version {version or ''}.", f"Live: {', '.join(r.at for r in live) or 'none'}.")
-        pins = (await self.ws.assets.get(who, str(found)))["manifest"]["pins"]
-        return found, (await self.ws.assets.get(who, pins["model"]))["manifest"]
+        key = (who.project, str(found))
+        if key not in self._models:
+            pins = (await self.ws.assets.get(who, str(found)))["manifest"]["pins"]
+            self._models[key] = (await self.ws.assets.get(who, pins["model"]))["manifest"]
+        return found, self._models[key]
 
     async def _metadata(self, who: Principal, name: str, version: str | None) -> dict[str, Any]:
         ref, model = await self._model(who, name, version)
