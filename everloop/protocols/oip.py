@@ -10,24 +10,28 @@ from typing import Any
 from urllib.parse import unquote
 
 import orjson
-from starlette.routing import Mount
+from starlette.routing import Mount, Route
 
 import everloop
 from everloop.core.clock import from_iso, new_span_id, new_trace_id
 from everloop.core.errors import BadInput, EverloopError, NotFound, TooLarge
 from everloop.core.limits import BODY_BYTES
-from everloop.core.principal import Principal
+from everloop.core.principal import Principal, Role
 from everloop.core.refs import Ref
 from everloop.core.types import Call, TraceContext
 from everloop.protocols.oip_tensors import OF_SIGNATURE, batch_of, tensor_of
 
 LENGTH = b"inference-header-content-length"
+NOBODY = Principal("nobody", "", Role.viewer, kind="anonymous")
+"""Who a public probe is for: in no project, so that nothing but health can be seen."""
 EXTENSIONS = ["binary_tensor_data", "model_repository"]
 
 
 def mount(app: Any, ws: Any) -> None:
     """Serve /v2 before all other routes."""
-    app.router.routes.insert(0, Mount("/v2", app=Oip(ws)))
+    served = Oip(ws)
+    app.router.routes.insert(0, Mount("/v2", app=served))
+    app.router.routes.insert(0, Route("/v2", served))  # a mount alone answers /v2/
 
 
 class Oip:
@@ -53,7 +57,7 @@ class Oip:
         await send({"type": "http.response.body", "body": body})
 
     async def _answer(self, scope: Any, parts: list[str], receive: Any) -> tuple[int, bytes, int | None]:
-        who: Principal = scope["everloop.who"]
+        who: Principal = scope.get("everloop.who") or NOBODY  # the two health probes are public
         method = scope["method"]
         if parts[:1] == ["models"] and len(parts) > 1:
             name, rest = parts[1], parts[2:]
