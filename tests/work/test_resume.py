@@ -14,6 +14,8 @@ import pytest
 from everloop.core.errors import EverloopError
 from tests.conftest import free_port
 
+pytestmark = pytest.mark.check
+
 STEPS = """
 import os, time
 import everloop as el
