@@ -106,7 +106,11 @@ def grounded(answer: str, sources: Sequence[str]) -> tuple[float | None, list[tu
 @checks.add("groundedness")
 @dataclass(frozen=True)
 class Groundedness(TextCheck, Metric):
-    """Share of an answer's sentences that its sources support; a refusal claims nothing and is left out. A guardrail fails below `min`."""
+    """Share of an answer's sentences that its sources support; a refusal claims nothing and is left out. A guardrail fails below `min`.
+
+    Fit for extractive answers only. On SummEdits, which edits a word of an abstractive summary, it is no better than chance: balanced
+    accuracy 0.53 on news (819), 0.50 on chats (664). For those hand in a judge.
+    """
 
     min: float = 0.7
     name: ClassVar[str] = "groundedness"

@@ -123,7 +123,7 @@ def find(text: str, categories: tuple[str, ...] = CATEGORIES) -> list[tuple[int,
 class Harm(TextCheck):
     """Harm by category, lexically: fails when a category's rule matches. `categories` narrows it; one with no rules is not_assessed.
 
-    Lexical methods do not transfer to other data (toxicity: AUC 0.46 to 0.56 on HateCheck); its own figures stand in benchmarks/RESULTS.md.
+    Lexical methods do not transfer to other data (toxicity: AUC 0.46 to 0.56 on HateCheck); this one has not been measured on labelled data yet.
     """
 
     categories: tuple[str, ...] = CATEGORIES

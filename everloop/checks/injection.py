@@ -75,7 +75,12 @@ def attack_score(text: str) -> tuple[float, list[str]]:
 @checks.add("injection")
 @dataclass(frozen=True)
 class Injection(TextCheck):
-    """Prompt injection and jailbreaks: fails from `threshold` on. Figures stand in benchmarks/RESULTS.md."""
+    """Prompt injection and jailbreaks: fails from `threshold` on.
+
+    Measured where the rules were written, so read it as an upper bound: 78 % of 80 jailbreaks caught (selfreminder train), none of 1,697
+    harmless texts flagged (1,400 Cranfield, 200 GSM8K, 50 e-mails, 47 news and chats). It does not know a harmless-looking task planted
+    in a retrieved passage (BIPIA): not measured, and not what these rules look for.
+    """
 
     threshold: float = THRESHOLD
     name: ClassVar[str] = "injection"

@@ -278,7 +278,9 @@ _FINDERS: dict[str, Callable[[str, dict[str, Any]], list[tuple[int, int]]]] = {
 class Pii(TextCheck):
     """Personal data in a text: fails when any is found; details["spans"] are [start, end, type] for redaction.
 
-    `types` narrows what is looked for. Measured figures stand in benchmarks/RESULTS.md (benchmarks/guardrails.py makes them).
+    `types` narrows what is looked for. On presidio_generated_large (2,109 texts; the phone rules were written looking at it, so it is an
+    upper bound): recall and precision 1.00 for email (58), card (212), IBAN (28), phone (136) and IP (11); SSN recall 1.00 (44), and the
+    13 other national ids it names are driver's licences.
     """
 
     types: tuple[str, ...] = TYPES
