@@ -24,8 +24,35 @@ from everloop.core.types import Results, Score, Utterance
 _SENTENCE = re.compile(r"(?<=[.!?])[\s\"')\]]+(?=[A-Z0-9\"'(\[])|\n+")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _NAME = re.compile(r"\b[A-Z][a-zA-Z'’\-]+\b")
-_NEGATION = frozenset("not no never none neither nor cannot can't won't don't doesn't didn't isn't aren't wasn't weren't hasn't haven't hadn't without nobody nothing".split())
-_NUMBER_WORDS = dict(zip("one two three four five six seven eight nine ten eleven twelve".split(), map(str, range(1, 13)), strict=True))
+_NEGATION = frozenset(
+    [
+        "not",
+        "no",
+        "never",
+        "none",
+        "neither",
+        "nor",
+        "cannot",
+        "can't",
+        "won't",
+        "don't",
+        "doesn't",
+        "didn't",
+        "isn't",
+        "aren't",
+        "wasn't",
+        "weren't",
+        "hasn't",
+        "haven't",
+        "hadn't",
+        "without",
+        "nobody",
+        "nothing",
+    ]
+)
+_NUMBER_WORDS = dict(
+    zip(["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"], map(str, range(1, 13)), strict=True)
+)
 SUPPORT = 0.6
 """Share of a sentence's information that the best stretch of the sources must hold."""
 

@@ -44,7 +44,8 @@ _RULES: dict[str, tuple[str, ...]] = {
         r"\b(?:csam|cp links?|loli(?:con)?|shota(?:con)?|jailbait)\b",
     ),
     "violence": (
-        _HOW + r"\b.{0,40}\b(?:kill|murder|poison|strangle|stab|assassinat\w+|torture|kidnap|behead|dismember|shoot|lynch|run over)\b.{0,25}\b(?:someone|somebody|people|person|a (?:man|woman|human|child|cop|judge|politician)|my (?:wife|husband|boss|neighbou?r|ex|girlfriend|boyfriend|brother|sister|mother|father|mom|dad|parents|teacher|classmates?|roommate|coworker|colleague)|him|her|them|the president|the prime minister)\b",
+        _HOW
+        + r"\b.{0,40}\b(?:kill|murder|poison|strangle|stab|assassinat\w+|torture|kidnap|behead|dismember|shoot|lynch|run over)\b.{0,25}\b(?:someone|somebody|people|person|a (?:man|woman|human|child|cop|judge|politician)|my (?:wife|husband|boss|neighbou?r|ex|girlfriend|boyfriend|brother|sister|mother|father|mom|dad|parents|teacher|classmates?|roommate|coworker|colleague)|him|her|them|the president|the prime minister)\b",
         r"\b(?:i will|i'm going to|i am going to|we will|gonna) (?:kill|murder|stab|shoot|beat|rape|hurt) (?:you|him|her|them|my \w+|everyone)\b",
         r"\b(?:plan|carry out|commit|stage|organi[sz]e) (?:a |an )?(?:mass shooting|school shooting|massacre|terror(?:ist)? attack|bombing|genocide|mass murder|stabbing)\b",
         r"\b(?:get away with|cover up|commit the perfect) (?:a )?murder\b|\b(?:dispose of|get rid of|hide) (?:a|the|his|her) (?:dead )?(?:body|corpse)\b",
@@ -69,7 +70,8 @@ _RULES: dict[str, tuple[str, ...]] = {
         r"\b(?:bypass|fool|trick|evade|beat|get (?:past|around))\b.{0,20}\b(?:plagiarism|turnitin|proctor\w*|ai detect\w*|lockdown browser)\b",
     ),
     "crime": (
-        _HOW + r"\b.{0,40}\b(?:hack(?:ing)? into|break(?:ing)? into|hotwire|shoplift|steal(?:ing)?|forge|counterfeit|launder|embezzle|blackmail|extort|phish|rob|burgl\w+|pick (?:a|the) lock (?:of|to)|evade tax\w*|traffic (?:people|humans|women))\b.{0,50}\b(?:account|bank|car|house|home|store|shop|money|wallet|passport|password|wifi|network|computer|phone|email|system|documents?|people|someone|cards?|identity|government|school|website|server|atm|jewel\w*|signature|id|currency|tax\w*|neighbou?r)s?\b",
+        _HOW
+        + r"\b.{0,40}\b(?:hack(?:ing)? into|break(?:ing)? into|hotwire|shoplift|steal(?:ing)?|forge|counterfeit|launder|embezzle|blackmail|extort|phish|rob|burgl\w+|pick (?:a|the) lock (?:of|to)|evade tax\w*|traffic (?:people|humans|women))\b.{0,50}\b(?:account|bank|car|house|home|store|shop|money|wallet|passport|password|wifi|network|computer|phone|email|system|documents?|people|someone|cards?|identity|government|school|website|server|atm|jewel\w*|signature|id|currency|tax\w*|neighbou?r)s?\b",
         r"\b(?:write|create|make|build|code|develop|generate)\b.{0,30}\b(?:malware|ransomware|keylogger|computer virus|trojan|phishing (?:email|page|site|message)|botnet|spyware|rootkit|ddos (?:tool|script|attack)|credit card skimmer|fake (?:id|passport|invoice|prescription)s?)\b",
     ),
 }
@@ -139,7 +141,9 @@ class Harm(TextCheck):
         known = tuple(c for c in self.categories if c in _RULES)
         left_out = [c for c in self.categories if c not in _RULES]
         if not known:
-            return Score(self.label, None, "not_assessed", 0, None, "lexical", f"Nothing here can judge {', '.join(left_out)}.", {"not_assessed": left_out})
+            return Score(
+                self.label, None, "not_assessed", 0, None, "lexical", f"Nothing here can judge {', '.join(left_out)}.", {"not_assessed": left_out}
+            )
         spans = find(text.text, known)
         details: dict[str, Any] = {"method": "lexical", "not_assessed": left_out}
         if not spans:

@@ -33,9 +33,7 @@ _PATTERNS = {
         r"(?i)\b(?:\d{3}[- ]\d{2}[- ]\d{4}|\d{3}\.\d{3}\.\d{3}-\d{2}|[a-ceghj-pr-tw-z][a-ceghj-npr-tw-z] ?\d{2} ?\d{2} ?\d{2} ?[a-d]"
         r"|[a-z]{6}\d{2}[a-ehlmprst]\d{2}[a-z]\d{3}[a-z]|[xyz]?-?\d{7,8}-?[a-z]|[12]\d{2}[01]\d\d{2}\d{3}\d{3}(?: ?\d{2})|\d{6}[-+]\d{4}|\d{4} \d{4} \d{4}|[a-z]{0,2}\d{6,14}[a-z]?)\b"
     ),
-    "phone": (
-        r"(?:\+ ?)?(?:\(\+?\d{1,5}\)|\d{1,13})(?:[ .\-/]{0,2}(?:\(\d{1,5}\)|\d{1,11})){0,7}(?: ?(?i:x|ext\.?|extension) ?\d{1,6})?"
-    ),
+    "phone": (r"(?:\+ ?)?(?:\(\+?\d{1,5}\)|\d{1,13})(?:[ .\-/]{0,2}(?:\(\d{1,5}\)|\d{1,11})){0,7}(?: ?(?i:x|ext\.?|extension) ?\d{1,6})?"),
     "phone_words": (
         r"(?i)\b(?:phone|telephone|tel|telefon|téléphone|teléfono|mobile|mobil|handy|cell|fax|call(?:ing|ed)?|dial|reach|ring|whatsapp|sms|text(?:ing)?|"
         r"hotline|landline|contact|answering|number|nummer|numéro|número|rufen|anrufen|ph)\b[^\w\n]{0,3}(?:[a-z]{1,8}[^\w\n]{1,2}){0,2}$"
@@ -47,12 +45,86 @@ _PATTERNS = {
 
 _IBAN_LENGTH = dict(
     pair.split(":")
-    for pair in (
-        "AD:24 AE:23 AL:28 AT:20 AZ:28 BA:20 BE:16 BG:22 BH:22 BR:29 BY:28 CH:21 CR:22 CY:28 CZ:24 DE:22 DK:18 DO:28 EE:20 EG:29 ES:24 FI:18 FO:18 "
-        "FR:27 GB:22 GE:22 GI:23 GL:18 GR:27 GT:28 HR:21 HU:28 IE:22 IL:23 IQ:23 IS:26 IT:27 JO:30 KW:30 KZ:20 LB:28 LC:32 LI:21 LT:20 LU:20 LV:21 "
-        "LY:25 MC:27 MD:24 ME:22 MK:19 MR:27 MT:31 MU:30 NL:18 NO:15 PK:24 PL:28 PS:29 PT:25 QA:29 RO:24 RS:22 SA:24 SC:31 SE:24 SI:19 SK:24 SM:27 "
-        "ST:25 SV:28 TL:23 TN:24 TR:26 UA:29 VA:22 VG:24 XK:20"
-    ).split()
+    for pair in [
+        "AD:24",
+        "AE:23",
+        "AL:28",
+        "AT:20",
+        "AZ:28",
+        "BA:20",
+        "BE:16",
+        "BG:22",
+        "BH:22",
+        "BR:29",
+        "BY:28",
+        "CH:21",
+        "CR:22",
+        "CY:28",
+        "CZ:24",
+        "DE:22",
+        "DK:18",
+        "DO:28",
+        "EE:20",
+        "EG:29",
+        "ES:24",
+        "FI:18",
+        "FO:18",
+        "FR:27",
+        "GB:22",
+        "GE:22",
+        "GI:23",
+        "GL:18",
+        "GR:27",
+        "GT:28",
+        "HR:21",
+        "HU:28",
+        "IE:22",
+        "IL:23",
+        "IQ:23",
+        "IS:26",
+        "IT:27",
+        "JO:30",
+        "KW:30",
+        "KZ:20",
+        "LB:28",
+        "LC:32",
+        "LI:21",
+        "LT:20",
+        "LU:20",
+        "LV:21",
+        "LY:25",
+        "MC:27",
+        "MD:24",
+        "ME:22",
+        "MK:19",
+        "MR:27",
+        "MT:31",
+        "MU:30",
+        "NL:18",
+        "NO:15",
+        "PK:24",
+        "PL:28",
+        "PS:29",
+        "PT:25",
+        "QA:29",
+        "RO:24",
+        "RS:22",
+        "SA:24",
+        "SC:31",
+        "SE:24",
+        "SI:19",
+        "SK:24",
+        "SM:27",
+        "ST:25",
+        "SV:28",
+        "TL:23",
+        "TN:24",
+        "TR:26",
+        "UA:29",
+        "VA:22",
+        "VG:24",
+        "XK:20",
+    ]
 )
 
 
@@ -200,7 +272,13 @@ def _cpf(digits: str) -> bool:
     return len(set(digits)) > 1 and check(digits[:9]) == int(digits[9]) and check(digits[:10]) == int(digits[10])
 
 
-_ODD = dict(zip("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ", [1, 0, 5, 7, 9, 13, 15, 17, 19, 21] + [1, 0, 5, 7, 9, 13, 15, 17, 19, 21, 2, 4, 18, 20, 11, 3, 6, 8, 12, 14, 16, 10, 22, 25, 24, 23], strict=True))
+_ODD = dict(
+    zip(
+        "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ",
+        [1, 0, 5, 7, 9, 13, 15, 17, 19, 21, 1, 0, 5, 7, 9, 13, 15, 17, 19, 21, 2, 4, 18, 20, 11, 3, 6, 8, 12, 14, 16, 10, 22, 25, 24, 23],
+        strict=True,
+    )
+)
 
 
 def _codice_fiscale(code: str) -> bool:

@@ -41,7 +41,27 @@ _SHAPES = {
     ),
 }
 _HINTS = ("-----BEGIN", "://", "eyJ", "key", "Key", "KEY", "oken", "OKEN", "ecret", "ECRET", "assw", "ASSW", "pwd", "PWD", "earer", "assphrase")
-_PLACEHOLDERS = ("example", "changeme", "your", "xxxx", "placeholder", "redacted", "****", "dummy", "none", "null", "true", "false", "todo", "required", "process.env", "os.environ", "getenv", "${", "$(")
+_PLACEHOLDERS = (
+    "example",
+    "changeme",
+    "your",
+    "xxxx",
+    "placeholder",
+    "redacted",
+    "****",
+    "dummy",
+    "none",
+    "null",
+    "true",
+    "false",
+    "todo",
+    "required",
+    "process.env",
+    "os.environ",
+    "getenv",
+    "${",
+    "$(",
+)
 ENTROPY = 3.0
 """Bits a character that an assigned value must have to be a secret; English words have about 2.5 at this length, random text 3.5 and more."""
 
@@ -80,9 +100,13 @@ def _assigned(value: str, before: str) -> bool:
     low = value.lower()
     if len(value) < 6 or any(p in low for p in _PLACEHOLDERS):
         return False
-    mixed = sum((any(c.isdigit() for c in value), any(c.islower() for c in value), any(c.isupper() for c in value), any(not c.isalnum() for c in value)))
+    mixed = sum(
+        (any(c.isdigit() for c in value), any(c.islower() for c in value), any(c.isupper() for c in value), any(not c.isalnum() for c in value))
+    )
     said = " is" in before.lower() or ": " in before
-    return (mixed >= 2 and any(c.isdigit() for c in value) and entropy(value) >= (2.5 if said else ENTROPY - 0.5)) or (mixed >= 3 and entropy(value) >= ENTROPY)
+    return (mixed >= 2 and any(c.isdigit() for c in value) and entropy(value) >= (2.5 if said else ENTROPY - 0.5)) or (
+        mixed >= 3 and entropy(value) >= ENTROPY
+    )
 
 
 def _random(value: str) -> bool:

@@ -17,9 +17,110 @@ from everloop.core.types import Score, Utterance
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?|\d+(?:[.,]\d+)*")
 STOP = frozenset(
-    "a an and are as at be been but by can could did do does for from had has have he her his how i if in into is it its me more most my no not of on or our out she so some "
-    "such than that the their them then there these they this to too up us was we were what when where which who why will with would you your about after all also any because "
-    "before being between both during each few further here just only other over own same should through under until very while whom".split()
+    [
+        "a",
+        "an",
+        "and",
+        "are",
+        "as",
+        "at",
+        "be",
+        "been",
+        "but",
+        "by",
+        "can",
+        "could",
+        "did",
+        "do",
+        "does",
+        "for",
+        "from",
+        "had",
+        "has",
+        "have",
+        "he",
+        "her",
+        "his",
+        "how",
+        "i",
+        "if",
+        "in",
+        "into",
+        "is",
+        "it",
+        "its",
+        "me",
+        "more",
+        "most",
+        "my",
+        "no",
+        "not",
+        "of",
+        "on",
+        "or",
+        "our",
+        "out",
+        "she",
+        "so",
+        "some",
+        "such",
+        "than",
+        "that",
+        "the",
+        "their",
+        "them",
+        "then",
+        "there",
+        "these",
+        "they",
+        "this",
+        "to",
+        "too",
+        "up",
+        "us",
+        "was",
+        "we",
+        "were",
+        "what",
+        "when",
+        "where",
+        "which",
+        "who",
+        "why",
+        "will",
+        "with",
+        "would",
+        "you",
+        "your",
+        "about",
+        "after",
+        "all",
+        "also",
+        "any",
+        "because",
+        "before",
+        "being",
+        "between",
+        "both",
+        "during",
+        "each",
+        "few",
+        "further",
+        "here",
+        "just",
+        "only",
+        "other",
+        "over",
+        "own",
+        "same",
+        "should",
+        "through",
+        "under",
+        "until",
+        "very",
+        "while",
+        "whom",
+    ]
 )
 
 
@@ -141,16 +242,54 @@ class OffTopic(TextCheck):
             score = max(found) if found else None
         if score is not None:
             bad = float(score) < self.min_score
-            return Score(self.label, float(score), "fail" if bad else "pass", 1, None, self.name, f"The best passage scores {float(score):.3g}; {self.min_score:g} is needed.")
+            return Score(
+                self.label,
+                float(score),
+                "fail" if bad else "pass",
+                1,
+                None,
+                self.name,
+                f"The best passage scores {float(score):.3g}; {self.min_score:g} is needed.",
+            )
         known = _vocabulary(self.vocabulary or tuple(text.context.get("vocabulary") or ()))
         if not known:
             return Score(self.label, None, "not_assessed", 0, None, self.name, "There is neither a vocabulary nor a retrieval score to judge by.")
         share = sum(w in known for w in asked) / len(asked)
         bad = share < self.min_overlap
-        return Score(self.label, share, "fail" if bad else "pass", 1, None, self.name, f"{share:.0%} of its content words belong to the topic; {self.min_overlap:.0%} are needed.")
+        return Score(
+            self.label,
+            share,
+            "fail" if bad else "pass",
+            1,
+            None,
+            self.name,
+            f"{share:.0%} of its content words belong to the topic; {self.min_overlap:.0%} are needed.",
+        )
 
 
-_CHAT = frozenset(stem(w) for w in "hello hi hey thanks thank please good morning evening bye ok okay yes help tell know want like".split())
+_CHAT = frozenset(
+    stem(w)
+    for w in [
+        "hello",
+        "hi",
+        "hey",
+        "thanks",
+        "thank",
+        "please",
+        "good",
+        "morning",
+        "evening",
+        "bye",
+        "ok",
+        "okay",
+        "yes",
+        "help",
+        "tell",
+        "know",
+        "want",
+        "like",
+    ]
+)
 
 
 @lru_cache(maxsize=32)
@@ -180,7 +319,9 @@ class Refusal(TextCheck):
     def judge(self, text: Utterance) -> Score:
         """Fail where the answer refuses."""
         refused = bool(text.context.get("refused")) or refuses(text.text)
-        return Score(self.name, float(refused), "fail" if refused else "pass", 1, None, self.name, "It declines to answer." if refused else "It answers.")
+        return Score(
+            self.name, float(refused), "fail" if refused else "pass", 1, None, self.name, "It declines to answer." if refused else "It answers."
+        )
 
 
 _CITATION = re.compile(r"\[\d{1,3}\]|\[[^\]\n]{1,120}\]\([^)\n]{1,300}\)|https?://\S+")
@@ -235,7 +376,20 @@ class JsonSchema(TextCheck):
         return Score(self.name, None, "fail" if wrong else "pass", 1, None, self.name, wrong or "It fits the schema.")
 
 
-_KEYWORDS = {"type", "properties", "required", "items", "enum", "minimum", "maximum", "additionalProperties", "title", "description", "$schema", "default"}
+_KEYWORDS = {
+    "type",
+    "properties",
+    "required",
+    "items",
+    "enum",
+    "minimum",
+    "maximum",
+    "additionalProperties",
+    "title",
+    "description",
+    "$schema",
+    "default",
+}
 _TYPES: dict[str, Any] = {"object": dict, "array": list, "string": str, "number": (int, float), "integer": int, "boolean": bool, "null": type(None)}
 
 
@@ -257,9 +411,9 @@ def _misfit(value: Any, schema: Mapping[str, Any], where: str) -> str:
             return f"{where} is not {' or '.join(kinds)}."
     if "enum" in schema and value not in schema["enum"]:
         return f"{where} is not one of {schema['enum']}."
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        if value < schema.get("minimum", value) or value > schema.get("maximum", value):
-            return f"{where} is {value}, outside {schema.get('minimum', '-')} to {schema.get('maximum', '-')}."
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and (value < schema.get("minimum", value) or value > schema.get("maximum", value)):
+        return f"{where} is {value}, outside {schema.get('minimum', '-')} to {schema.get('maximum', '-')}."
     if isinstance(value, dict):
         missing = [k for k in schema.get("required", ()) if k not in value]
         if missing:
