@@ -118,3 +118,5 @@ PASSWORDS_WAITING = 50
 """Sign-ins that wait for their check before TooMany."""
 REFUSALS_KEPT = 200
 """Kinds of refused requests gathered in one second; the rest are counted together."""
+HOME_FREE_BYTES = 64 * 1024 * 1024
+"""A server does not start with less space than this on its home's disk."""

@@ -50,12 +50,15 @@ def create_app(settings: Settings, workspace: Workspace | None = None) -> FastAP
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        await ws.start()
+        ours = not ws.started  # `everloop up` starts the workspace before the app, and stops it after
+        if ours:
+            await ws.start()
         try:
             yield
         finally:
             app.state.draining = True
-            await ws.stop()
+            if ours:
+                await ws.stop()
 
     app = FastAPI(
         title="everloop",

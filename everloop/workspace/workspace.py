@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import logging
 import shutil
 from functools import cached_property
 from pathlib import Path
@@ -61,8 +62,17 @@ class Workspace:
             self.home.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BadInput(f"The home {self.home} cannot be made: {error.strerror}.", "Choose another with --home DIR.") from error
+        try:
+            await self._open()
+        except BaseException:
+            await self._abandon()
+            raise
+        self.started = True
+        return self
+
+    async def _open(self) -> None:
         await asyncio.to_thread(self.records.open)
-        await self.records.write(SYSTEM, _default_project)
+        await self.records.write(SYSTEM, default_project)
         if _stands("everloop.store.telemetry"):
             await asyncio.to_thread(self.telemetry.open)
         for name in STARTED:
@@ -71,8 +81,13 @@ class Workspace:
             hook = getattr(getattr(self, name), "start", None)
             if hook is not None:
                 await hook()
-        self.started = True
-        return self
+
+    async def _abandon(self) -> None:
+        """Close what a start that failed had opened; what cannot be closed is told in the log, the first error is the one that counts."""
+        try:
+            await self.stop()
+        except Exception:
+            logging.getLogger("everloop.workspace").debug("closing after a failed start", exc_info=True)
 
     async def stop(self) -> None:
         """Stop loops, wait for writes under way, close the stores."""
@@ -221,7 +236,8 @@ class Workspace:
         return Govern(self)
 
 
-def _default_project(tx: Any) -> None:
+def default_project(tx: Any) -> None:
+    """Make the default project where it is missing."""
     tx.upsert(projects, {"name": DEFAULT_PROJECT, "created_at": tx.now, "created_by": tx.who.name, "settings": {}}, update=[])
 
 

@@ -1,0 +1,50 @@
+"""`everloop alias`, `everloop why`, `everloop impact`: move what is live, and ask what it rests on."""
+
+from __future__ import annotations
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("alias")(alias)
+    app.command("why")(why)
+    app.command("impact")(impact)
+
+
+def alias(ref: str, name: str, decision: str = typer.Option(None, help="Gate decision to use."), why: str = "") -> None:
+    """Move an alias to a version: everloop alias model:credit@3 champion."""
+    from everloop.client import connect
+
+    moved = connect(start=False).assets.move_alias(ref, name, decision=decision, why=why)
+    typer.echo(
+        f"{moved['alias']}: {moved['from'] or '-'} -> {moved['to']}" + ("  (ungated)" if moved["ungated"] else f"  (decision {moved['decision']})")
+    )
+
+
+def why(id: str) -> None:
+    """What an answer, a version, a run or a decision rests on."""
+    from everloop.client import connect
+
+    found = connect(start=False).why(id)
+    typer.echo(f"{found['what']} {found['id']} rests on:")
+    for node in found["nodes"]:
+        typer.echo(f"  {node['ref']:<40} {node.get('title', '')}")
+    for decision in found["decisions"]:
+        typer.echo(f"  decision {decision['id']}: {decision['verdict']} for {decision['alias']}: {decision['why']}")
+    for move in found["moves"]:
+        typer.echo(f"  {move['alias']}: {move['from_version'] or '-'} -> {move['to_version'] or '-'} by {move['by']}")
+
+
+def impact(ref: str) -> None:
+    """What rests on an asset version: versions, runs, releases, and what is live of them."""
+    from everloop.client import connect
+
+    found = connect(start=False).impact(ref)
+    typer.echo(f"on {found['subject']} rest:")
+    for node in found["nodes"]:
+        typer.echo(f"  {node['ref']:<40} {node.get('title', '')}")
+    for live in found["live"]:
+        typer.echo(f"  live: endpoint {live['endpoint']} answers with {live['release']} ({live['alias']})")
+    for ref, count in (found.get("answers") or {}).items():
+        typer.echo(f"  {count} answers by {ref}")
