@@ -7,6 +7,7 @@ two a group. From that one description come its value, its interval and the pair
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
@@ -55,7 +56,7 @@ class Metric:
 
     def terms(self, results: Results) -> np.ndarray:
         """Per-case terms, n x k; raise NotAssessable where the results have none."""
-        raise NotImplementedError
+        raise NotAssessable(f"{self.label} is not made of means over cases")
 
     def combine(self, means: np.ndarray) -> np.ndarray:
         """From means of the terms (last axis) to the figure. The default: the one mean there is."""
@@ -102,15 +103,15 @@ class Metric:
 
 
 @dataclass(frozen=True)
-class Rate(Metric):
+class Rate(Metric, ABC):
     """Base of the metrics that are a proportion of some of the cases: Wilson's interval, Tango's for paired differences."""
 
     low: ClassVar[float] = 0.0
     high: ClassVar[float] = 1.0
 
+    @abstractmethod
     def outcomes(self, results: Results) -> tuple[np.ndarray, np.ndarray]:
         """(hit, counted): two boolean arrays over all cases; raise NotAssessable where nothing counts."""
-        raise NotImplementedError
 
     def estimate(self, results: Results, confidence: float = 0.95) -> Estimate:
         """hits / counted with Wilson's interval."""
@@ -139,7 +140,7 @@ class Rate(Metric):
 
 
 @dataclass(frozen=True)
-class TextCheck:
+class TextCheck(ABC):
     """Base of the checks that judge one text. `judge` says what is wrong with it; suites and windows then get a rate with Wilson's interval.
 
     `limit`: the share of texts that may fail before a suite or window fails; None leaves the verdict to a rule.
@@ -156,9 +157,9 @@ class TextCheck:
         given = [_written(getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) != f.default]
         return f"{self.name}({', '.join(given)})" if given else self.name
 
+    @abstractmethod
     def judge(self, text: Utterance) -> Score:
         """Judge one text: verdict fail when it is caught."""
-        raise NotImplementedError
 
     def __call__(self, subject: Any) -> Score:
         """An Utterance (guardrail), a Batch's text columns, a chat suite's Results, or a Window with texts."""

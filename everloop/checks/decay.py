@@ -63,7 +63,7 @@ class Decay:
     """The model errs more than when it passed its gate.
 
     With labels: error rate and Brier score (absolute error for regression) of the window's labelled rows against the reference's, each a
-    one-sided test at half of alpha (Bonferroni) with a limit calibrated on the reference. Without: the estimate (see `estimated_error`).
+    one-sided test at half of alpha (Bonferroni) with a limit calibrated on the reference. Without labels it judges what `drift` judges, and says so (`basis`).
     """
 
     alpha: float = 0.025

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,7 +19,7 @@ SMALL_GROUP = 30
 
 
 @dataclass(frozen=True)
-class _Gap(Metric):
+class _Gap(Metric, ABC):
     """Largest minus smallest rate over the groups of a column."""
 
     column: str = ""
@@ -28,9 +29,9 @@ class _Gap(Metric):
     low: ClassVar[float] = 0.0
     high: ClassVar[float] = 1.0
 
+    @abstractmethod
     def outcome(self, results: Results) -> tuple[np.ndarray, np.ndarray]:
         """(what is compared, which rows count), booleans by row."""
-        raise NotImplementedError
 
     def groups(self, results: Results) -> tuple[np.ndarray, list[str], list[str]]:
         """(group of each row, groups large enough, groups left out with their size)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -154,7 +155,7 @@ class Accuracy(Rate):
 
 
 @dataclass(frozen=True)
-class _Confusion(Metric):
+class _Confusion(Metric, ABC):
     """Base of precision, recall and F1: of the positive class, or with `average="macro"` (always for multiclass) the mean over classes."""
 
     average: str = "auto"
@@ -185,9 +186,9 @@ class _Confusion(Metric):
         with np.errstate(all="ignore"):
             return np.nan_to_num(self.of(hit, false, missed)).mean(axis=-1)
 
+    @abstractmethod
     def of(self, hit: np.ndarray, false: np.ndarray, missed: np.ndarray) -> np.ndarray:
         """The figure of one class."""
-        raise NotImplementedError
 
 
 @checks.add("precision")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -69,14 +70,14 @@ class HitRate(Rate):
 
 
 @dataclass(frozen=True)
-class _Ranking(Metric):
+class _Ranking(Metric, ABC):
     k: int = 10
     low: ClassVar[float] = 0.0
     high: ClassVar[float] = 1.0
 
+    @abstractmethod
     def of(self, case: Mapping[str, Any]) -> float:
         """The figure of one case."""
-        raise NotImplementedError
 
     def terms(self, results: Results) -> np.ndarray:
         """Per case: counted, and the figure."""

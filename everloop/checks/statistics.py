@@ -179,7 +179,8 @@ def delong(positive: Any, *scores: Any) -> tuple[np.ndarray, np.ndarray]:
 def delong_interval(positive: Any, score: Any, confidence: float = 0.95) -> tuple[float, Interval]:
     """An AUC and its interval on the logit scale (Pepe, 2003, ch. 5), which stays inside (0, 1) and holds its level near 1.
 
-    At an AUC of exactly 0 or 1 DeLong's variance is 0; then the bound is that of Newcombe's (2006) exponential model via Hanley and McNeil.
+    At an AUC of exactly 0 or 1 DeLong's variance is 0; then the far bound is Wilson's with n = min(positives, negatives):
+    our own choice, from no paper.
     """
     positive = np.asarray(positive, dtype=bool)
     aucs, cov = delong(positive, score)

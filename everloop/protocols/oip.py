@@ -1,7 +1,7 @@
 """Open Inference Protocol V2 (KServe, Triton, Seldon): an endpoint's name is a model, the live release's version its version.
 
 Raw ASGI below /v2: JSON and the binary tensor extension both ways; errors are always {"error": text}, 400 where the client erred.
-(uvicorn's loops set TCP_NODELAY on each connection, so small answers do not wait.)
+(Whether TCP_NODELAY is set is the event loop's matter; it has not been measured here.)
 """
 
 from __future__ import annotations

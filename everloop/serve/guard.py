@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from everloop.core.errors import BadInput
@@ -33,12 +34,10 @@ def guard(inner: Serve, policy: Mapping[str, Any], make: Callable[[str, Mapping[
         stream = bool(call.inputs.stream)
         messages = []
         for message in call.inputs.messages:
-            if message.get("role") == "user" and isinstance(message.get("content"), str):
-                text = await _run(call, asked, Utterance(message["content"], "input"), flags)
-                if text is None:
-                    return _shown(Answer(Message(refusal, "content_filter"), notes={"blocked": True, "flags": flags}), stream)
-                message = {**message, "content": text}
-            messages.append(message)
+            checked = await _checked(call, asked, message, flags)
+            if checked is None:
+                return _shown(Answer(Message(refusal, "content_filter"), notes={"blocked": True, "flags": flags}), stream)
+            messages.append(checked)
         if not said:
             answer = await inner(call.replace(inputs=Chat(messages, call.inputs.params, stream)))
             return answer.replace(notes={**answer.notes, "flags": flags, "blocked": False})
@@ -51,6 +50,25 @@ def guard(inner: Serve, policy: Mapping[str, Any], make: Callable[[str, Mapping[
         return _shown(answer.replace(outputs=message_out, notes=notes), stream)
 
     return serve
+
+
+async def _checked(
+    call: Call, rules: Sequence[tuple[dict[str, Any], Any]], message: Mapping[str, Any], flags: list[dict[str, Any]]
+) -> Mapping[str, Any] | None:
+    """A caller's message, of whatever role (a forged assistant turn is a way in too), with all its text checked; None where a rule blocks it."""
+    content = message.get("content")
+    if isinstance(content, str):
+        text = await _run(call, rules, Utterance(content, "input"), flags)
+        return None if text is None else {**message, "content": text}
+    parts = []
+    for part in content or ():
+        if isinstance(part, Mapping) and isinstance(part.get("text"), str):
+            text = await _run(call, rules, Utterance(part["text"], "input"), flags)
+            if text is None:
+                return None
+            part = {**part, "text": text}
+        parts.append(part)
+    return {**message, "content": parts} if parts else message
 
 
 def _shown(answer: Answer, stream: bool) -> Answer:
@@ -84,13 +102,16 @@ async def _run(call: Call, rules: Sequence[tuple[dict[str, Any], Any]], subject:
         if action == "block" or (action == "redact" and not spans):
             return None
         if action == "redact" and spans:
-            subject = Utterance(redact(subject.text, spans), subject.stage, subject.question, subject.sources)
+            subject = replace(subject, text=redact(subject.text, spans))
     return subject.text
 
 
 def redact(text: str, spans: Sequence[Any]) -> str:
-    """`text` with each span, {"start", "end", "label"?} or (start, end), replaced by its label in brackets."""
-    plain = [(s["start"], s["end"], s.get("label", "redacted")) if isinstance(s, Mapping) else (s[0], s[1], "redacted") for s in spans]
+    """`text` with each span, {"start", "end", "label"?} or (start, end, label?), replaced by its label in brackets."""
+    plain = [
+        (s["start"], s["end"], s.get("label", "redacted")) if isinstance(s, Mapping) else (s[0], s[1], s[2] if len(s) > 2 else "redacted")
+        for s in spans
+    ]
     for start, end, name in sorted(plain, reverse=True):
         text = f"{text[:start]}[{name}]{text[end:]}"
     return text

@@ -12,7 +12,7 @@ from everloop.serve.predictor import predictor
 
 
 def build(stores: Any, project: str, release: Mapping[str, Any], pins: Mapping[str, Mapping[str, Any]], policy: Mapping[str, Any] | None) -> Serve:
-    """The release as a `Serve`, loaded and ready. Blocking: call it in a thread. `stores` has .objects and .vectors.
+    """The release as a `Serve`, loaded and ready. Blocking: call it in a thread. `stores` has .objects.
 
     `pins` are the assets by role, `policy` the policy's asset. BadInput for a release that cannot be served.
     """

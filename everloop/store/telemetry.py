@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,7 +22,7 @@ from everloop.core.errors import BadInput, Busy, EverloopError
 from everloop.core.limits import DRAIN_ROWS, LOG_FRAME_BYTES
 from everloop.core.types import Span
 from everloop.store import telemetry_tables as tables
-from everloop.store.files import make_folder, write_error
+from everloop.store.files import make_folder, sync_folder, temp_name, write_error, write_parts
 from everloop.store.frames import Price, Row, pack, unpack
 from everloop.store.log import Log, Position
 from everloop.store.telemetry_text import TextIndex, texts_of
@@ -257,5 +258,10 @@ class Telemetry:
         _logger.error("a telemetry record could not be read and was put aside in %s: %s", folder, error)
 
     def _drop(self, segment: int) -> None:
-        (self.home / "log" / "last").write_text(str(segment))
+        folder = self.home / "log"
+        fresh = temp_name(self.home)  # not among the segments
+        write_parts(fresh, [str(segment).encode()], self.log.fsync)
+        os.replace(fresh, folder / "last")
+        if self.log.fsync:
+            sync_folder(folder)
         self.log.drop_before(segment)

@@ -7,7 +7,6 @@ methods than GET that only read (see auth.py), and `error_shapes = {"/prefix": s
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import pkgutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -26,12 +25,6 @@ from everloop.web.limits import BodyLimit
 from everloop.web.refusals import Refusals
 from everloop.workspace.workspace import Workspace
 
-NEEDS = {
-    "gates": ("workspace.endpoints", "workspace.data", "evaluate.gate", "evaluate.rules"),
-    "monitors": ("workspace.endpoints", "workspace.pipelines", "workspace.traces", "checks.decay", "work.schedule"),
-    "govern": ("workspace.traces",),
-}
-"""What a router needs beyond its own room; it is left out while that is missing."""
 FOLDERS = ("everloop.protocols", "everloop.web.api", "everloop.web.ui")
 """Where routes live; in this order they are matched."""
 
@@ -95,8 +88,6 @@ def _found_in(folder: str, app: FastAPI, ws: Workspace) -> list[str]:
     package = importlib.import_module(folder)
     reads: list[str] = []
     for info in pkgutil.iter_modules(package.__path__):
-        if folder == "everloop.web.api" and not all(importlib.util.find_spec(f"everloop.{need}") for need in NEEDS.get(info.name, ())):
-            continue  # its rooms have not all landed: no route is better than one that cannot answer
         module = importlib.import_module(f"{folder}.{info.name}")
         if hasattr(module, "router"):
             app.include_router(module.router)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,9 +139,7 @@ class Data:
         name = Path(filename).name or "the table"
         table, found, notes = table_roles.apply(loaded.table, roles)
         table_roles.need_contract(table, contract, name)
-        folder = self.ws.home / "incoming"
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, suffix=".parquet") as file:
+        with self.ws.incoming() as file:
             tables.to_parquet(table, Path(file.name))
             digest, size = self.ws.objects.put(project, Path(file.name))
         task = table_roles.infer_task(table, found["target"], found["positive"]) if found["target"] else None

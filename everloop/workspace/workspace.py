@@ -1,20 +1,23 @@
 """The workspace: all stores of one home, and the facades over them. Protocols, web and cli call facades and nothing below.
 
-Facades and stores are made at first use, so a server that is never asked for vectors never opens them.
+Facades and stores are made at first use, so a start pays only for what it needs.
 """
 
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import logging
 import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from everloop.core.clock import Clock, SystemClock
-from everloop.core.errors import BadInput
+from everloop.core.errors import BadInput, TooLarge
+from everloop.core.limits import UPLOAD_BYTES
 from everloop.core.principal import DEFAULT_PROJECT, SYSTEM
 from everloop.core.settings import Settings
 from everloop.engines.prices import cost
@@ -24,7 +27,6 @@ from everloop.store.schema import projects
 
 if TYPE_CHECKING:
     from everloop.store.telemetry import Telemetry
-    from everloop.store.vectors import Vectors
     from everloop.workspace.assets import Assets
     from everloop.workspace.data import Data
     from everloop.workspace.endpoints import Endpoints
@@ -73,11 +75,8 @@ class Workspace:
     async def _open(self) -> None:
         await asyncio.to_thread(self.records.open)
         await self.records.write(SYSTEM, default_project)
-        if _stands("everloop.store.telemetry"):
-            await asyncio.to_thread(self.telemetry.open)
+        await asyncio.to_thread(self.telemetry.open)
         for name in STARTED:
-            if not _stands(f"everloop.workspace.{name}"):
-                continue
             hook = getattr(getattr(self, name), "start", None)
             if hook is not None:
                 await hook()
@@ -125,6 +124,25 @@ class Workspace:
             else:
                 path.unlink()
 
+    def incoming(self) -> Any:
+        """A temporary file in the home (so that it can be renamed into a store), removed when the context ends."""
+        folder = self.home / "incoming"
+        folder.mkdir(parents=True, exist_ok=True)
+        return tempfile.NamedTemporaryFile(dir=folder)
+
+    @asynccontextmanager
+    async def received(self, pieces: AsyncIterator[bytes], limit: int = UPLOAD_BYTES) -> AsyncIterator[Path]:
+        """An upload written to a temporary file piece by piece, never all in memory. TooLarge over `limit` bytes."""
+        with self.incoming() as file:
+            size = 0
+            async for piece in pieces:
+                size += len(piece)
+                if size > limit:
+                    raise TooLarge(f"The upload is over {limit} bytes.")
+                file.write(piece)
+            file.flush()
+            yield Path(file.name)
+
     def spawn(self, work: Any) -> asyncio.Task[Any]:
         """Run a coroutine in the background until it ends or the workspace stops."""
         task = asyncio.get_running_loop().create_task(work)
@@ -150,13 +168,6 @@ class Workspace:
         from everloop.store.telemetry import Telemetry
 
         return Telemetry(self.home, clock=self.clock, fsync=self.settings.fsync, price=cost)
-
-    @cached_property
-    def vectors(self) -> Vectors:
-        """Indexes as they are searched."""
-        from everloop.store.vectors import Vectors
-
-        return Vectors(self.home / "vectors")
 
     @cached_property
     def identity(self) -> Identity:
@@ -239,8 +250,3 @@ class Workspace:
 def default_project(tx: Any) -> None:
     """Make the default project where it is missing."""
     tx.upsert(projects, {"name": DEFAULT_PROJECT, "created_at": tx.now, "created_by": tx.who.name, "settings": {}}, update=[])
-
-
-def _stands(module: str) -> bool:
-    """Whether a room's file is there: rooms land one by one, and a server starts with those that stand."""
-    return importlib.util.find_spec(module) is not None

@@ -129,3 +129,24 @@ def test_a_policy_holds_back_redacts_and_says_so(stage: str, action: str, text: 
         said, notes = asyncio.run(read())
         assert said == text and notes["blocked"] is blocked and notes["flags"][0]["action"] == action
         assert call.trace.spans[0].kind == "GUARDRAIL"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "user", "content": [{"type": "text", "text": "a secret"}, {"type": "image_url", "image_url": {"url": "data:,"}}]},
+        {"role": "assistant", "content": "a secret"},
+        {"role": "system", "content": "a secret"},
+    ],
+)
+def test_no_text_of_a_callers_messages_goes_round_the_policy(message: dict[str, Any]) -> None:
+    async def inner(call: Call) -> Answer:
+        assert "secret" not in str(call.inputs.messages)
+        return Answer(Message("fine"))
+
+    for action, blocked in (("block", True), ("redact", False)):
+        policy = {"rules": [{"name": "r", "check": "word", "stage": "input", "action": action, "params": {}}], "refusal": "No."}
+        serve = guard(inner, policy, lambda name, params: Word("secret"))
+        call = Call("t", Chat([message, {"role": "user", "content": "go on"}]), WHO, TraceContext("a" * 32, "b" * 16))
+        answer = asyncio.run(serve(call))  # type: ignore[arg-type]
+        assert answer.notes["blocked"] is blocked and answer.outputs.text == ("No." if blocked else "fine")

@@ -9,16 +9,13 @@ anything else                               kept under the whole path, in the pr
 from __future__ import annotations
 
 import mimetypes
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from everloop.assets.runs import check_path
-from everloop.core.errors import BadInput, EverloopError, NotFound, TooLarge
-from everloop.core.limits import UPLOAD_BYTES
+from everloop.core.errors import BadInput, EverloopError, NotFound
 from everloop.protocols.mlflow.wire import Call, Missing, failure, reply
 
 OTHER = "mlflow-artifacts"
@@ -118,20 +115,9 @@ async def _upload(request: Request, ws: Any, who: Any, sort: str, owner: str, re
         raise BadInput("Files of a registered version cannot be changed.", "Log a model, then register it: that makes a new version.")
     if sort == "model":
         await ws.runs.model(who, owner)
-    folder = ws.home / "incoming"
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder) as file:
-        size = 0
-        async for piece in request.stream():
-            size += len(piece)
-            if size > UPLOAD_BYTES:
-                raise TooLarge(f"The file is over {UPLOAD_BYTES} bytes.")
-            file.write(piece)
-        file.flush()
-        if sort == "run":
-            await ws.runs.put_artifact(who, owner, rest, Path(file.name))
-        else:
-            await ws.runs.put_in_folder(who, owner, rest, Path(file.name))
+    put = ws.runs.put_artifact if sort == "run" else ws.runs.put_in_folder
+    async with ws.received(request.stream()) as file:
+        await put(who, owner, rest, file)
 
 
 ROUTES = [("GET", "artifacts/list", list_artifacts)]

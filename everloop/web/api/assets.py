@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Body, Request, Response
 
-from everloop.core.errors import BadInput, TooLarge
-from everloop.core.limits import UPLOAD_BYTES
+from everloop.core.errors import BadInput
 from everloop.web.deps import Who, Ws
 
 router = APIRouter(prefix="/api/v1", tags=["assets"])
@@ -90,17 +87,8 @@ async def alias_history(who: Who, ws: Ws, kind: str, name: str, alias: str) -> d
 @router.post("/objects", status_code=201)
 async def put_object(who: Who, ws: Ws, request: Request) -> dict[str, Any]:
     """Store the body's bytes; answers {digest, size}. Streams to disk, never all in memory."""
-    folder = ws.home / "incoming"
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder) as file:
-        size = 0
-        async for piece in request.stream():
-            size += len(piece)
-            if size > UPLOAD_BYTES:
-                raise TooLarge(f"The object is over {UPLOAD_BYTES} bytes.")
-            file.write(piece)
-        file.flush()
-        return await ws.assets.put_object(who, Path(file.name))
+    async with ws.received(request.stream()) as path:
+        return await ws.assets.put_object(who, path)
 
 
 @router.get("/objects/{digest}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import tempfile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -53,9 +52,7 @@ async def rows(who: Who, ws: Ws, name: str, at: str, limit: int = 50, offset: in
 
 
 async def _table(who: Who, ws: Ws, name: str, upload: UploadFile, more: dict[str, Any]) -> dict[str, Any]:
-    folder = ws.home / "incoming"
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder) as file:
+    with ws.incoming() as file:
         await asyncio.to_thread(shutil.copyfileobj, upload.file, file, 1024 * 1024)
         file.flush()
         return await ws.data.add_table(who, name, Path(file.name), upload.filename or "", **more)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import orjson
 from fastapi import APIRouter, Body, Query, Request, Response
 
 from everloop.core.errors import BadInput, TooLarge
-from everloop.core.limits import BODY_BYTES, UPLOAD_BYTES
+from everloop.core.limits import BODY_BYTES
 from everloop.web.deps import Who, Ws
 
 router = APIRouter(prefix="/api/v1", tags=["runs"])
@@ -129,17 +127,8 @@ async def list_artifacts(who: Who, ws: Ws, id: str, under: str = "") -> dict[str
 @router.put("/runs/{id}/artifacts/{path:path}", status_code=201)
 async def put_artifact(who: Who, ws: Ws, id: str, path: str, request: Request) -> dict[str, Any]:
     """Store the body's bytes as a file of the run. Streams to disk, never all in memory."""
-    folder = ws.home / "incoming"
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder) as file:
-        size = 0
-        async for piece in request.stream():
-            size += len(piece)
-            if size > UPLOAD_BYTES:
-                raise TooLarge(f"The file is over {UPLOAD_BYTES} bytes.")
-            file.write(piece)
-        file.flush()
-        return await ws.runs.put_artifact(who, id, path, Path(file.name))
+    async with ws.received(request.stream()) as file:
+        return await ws.runs.put_artifact(who, id, path, file)
 
 
 @router.get("/runs/{id}/artifacts/{path:path}")
