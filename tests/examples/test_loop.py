@@ -1,0 +1,51 @@
+"""The example goes round the whole loop against a real server with a real worker process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from everloop.client import connect
+from tests.conftest import free_port
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_credit_loop_closes_itself(tmp_path: Path) -> None:
+    port = free_port()
+    server = subprocess.Popen([sys.executable, "-m", "everloop", "up", "--port", str(port), "--home", str(tmp_path)], stdout=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        client = connect(url, start=False) if _ready(url) else None
+        assert client is not None, "the server did not come up"
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "examples" / "loop.py")], env={**os.environ, "EVERLOOP_URL": url}, capture_output=True, text=True, timeout=240
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        champion, moves = client.assets.get("release:credit@champion"), client.assets.alias_history("release", "credit", "champion")
+        assert champion["version"] == 2 and [m["to_version"] for m in moves] == [2, 1]
+        decision = client.gates.decision(moves[0]["decision"])
+        assert (decision["verdict"], decision["approval"], decision["against"]) == ("pass", "approved", "release:credit@1")
+        alarm = next(a for a in client.monitors.alerts("credit") if a["run"])
+        assert "got worse" in alarm["what"]
+        impact = client.impact("dataset:loans@1")
+        assert "release:credit@1" in impact["releases"] and impact["answers"]["release:credit@1"] > 1000
+        assert client._http.get("/api/v1/audit/verify")["ok"]
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def _ready(url: str) -> bool:
+    import urllib3
+
+    for _ in range(150):
+        try:
+            if urllib3.request("GET", f"{url}/health", retries=False, timeout=2).status == 200:
+                return True
+        except urllib3.exceptions.HTTPError:
+            time.sleep(0.2)
+    return False
