@@ -46,7 +46,7 @@ class Govern:
         return await self._why_trace(who, id, match[2], trace)
 
     async def impact(self, who: Principal, ref: str) -> dict[str, Any]:
-        """What rests on an asset version: versions, runs, releases, live endpoints, and how many answers they gave."""
+        """What rests on an asset version: versions, runs, releases, live endpoints, and how many calls they answered (a batch is one call)."""
         who.need(Role.viewer)
         found = await self.ws.records.read(who, lambda tx: questions.impact(tx, ref))
         counts = await self.ws.traces.count_by_release(who, found["releases"])
