@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 import sys
@@ -27,16 +28,22 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
         raise typer.Exit
 
 
-def main() -> None:
-    """Run the command line; an EverloopError is printed as its sentence and gives its exit code."""
+@functools.cache
+def program() -> typer.Typer:
+    """The whole command line: every file of this folder with a `register`, in the order of its name."""
     package = importlib.import_module("everloop.cli")
     for info in pkgutil.iter_modules(package.__path__):
         if info.name != "main":
             module = importlib.import_module(f"everloop.cli.{info.name}")
             if hasattr(module, "register"):
                 module.register(app)
+    return app
+
+
+def main() -> None:
+    """Run the command line; an EverloopError is printed as its sentence and gives its exit code."""
     try:
-        app()
+        program()()
     except EverloopError as error:
         print(f"{type(error).__name__}: {error.what}", file=sys.stderr)
         if error.hint:

@@ -28,7 +28,7 @@ Transport = Callable[[str, str, Body, dict[str, str], float], tuple[int, Mapping
 class Unreachable(UpstreamFailed):
     """No answer came. `sent` is False where the request surely did not leave, so that trying again is safe for any method."""
 
-    code = "unreachable"
+    code, exit_code = "unreachable", 2
 
     def __init__(self, url: str, why: str, sent: bool) -> None:
         super().__init__(f"No everloop server answers at {url}: {why}.", "Start one with `everloop up`, or set EVERLOOP_URL.")
