@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +41,13 @@ def local_server(start: bool = True) -> str:
     return start_server(home, port)
 
 
-def start_server(home: Path, port: int) -> str:
-    """Start `everloop up` detached and wait until it is healthy; says so on stderr. UpstreamFailed with its last words if it ends instead."""
+def start_server(home: Path, port: int, say: Callable[[str], None] | None = None) -> str:
+    """Start `everloop up` detached and wait until it is healthy; says so on stderr, or by `say`. UpstreamFailed with its last words if it ends instead."""
+    say = say or (lambda text: print(text, file=sys.stderr))
     home.mkdir(parents=True, exist_ok=True)
     log = home / "server.log"
     url = f"http://{DEFAULT_HOST}:{port}"
-    print(f"everloop: no server answers; starting one at {url} (state in {home}, log in {log})", file=sys.stderr)
+    say(f"everloop: no server answers; starting one at {url} (state in {home}, log in {log})")
     with log.open("ab") as out:
         begin = out.tell()
         process = subprocess.Popen(
@@ -55,10 +57,18 @@ def start_server(home: Path, port: int) -> str:
             stderr=out,
             start_new_session=True,
         )
+    try:
+        return _came_up(process, home, url, log, begin, say)
+    except KeyboardInterrupt:
+        process.terminate()  # it has a session of its own, so Ctrl-C did not reach it
+        raise
+
+
+def _came_up(process: subprocess.Popen[bytes], home: Path, url: str, log: Path, begin: int, say: Callable[[str], None]) -> str:
     until = time.monotonic() + START_SECONDS
     while time.monotonic() < until:
         if health(url) is not None:
-            print(f"everloop: ready, pid {process.pid}; stop it with: everloop down --home {home}", file=sys.stderr)
+            say(f"everloop: ready, pid {process.pid}; stop it with: everloop down --home {home}")
             return url
         if process.poll() is not None:
             other = running(home)  # another program may have started one in the same moment
