@@ -120,3 +120,13 @@ REFUSALS_KEPT = 200
 """Kinds of refused requests gathered in one second; the rest are counted together."""
 HOME_FREE_BYTES = 64 * 1024 * 1024
 """A server does not start with less space than this on its home's disk."""
+LLM_CONNECT_SECONDS = 5.0
+"""Time to connect to an LLM provider."""
+LLM_FIRST_BYTE_SECONDS = 120.0
+"""Time until a provider's answer begins, and between two pieces of a stream."""
+LLM_ATTEMPTS = 3
+"""Times one request is sent to a provider."""
+LLM_RETRY_SECONDS = 0.5
+"""First pause before a provider is asked again; it doubles."""
+LLM_ANSWER_BYTES = 32 * 1024 * 1024
+"""Largest answer of a provider."""

@@ -15,8 +15,8 @@ from everloop.engines.signature import Signature
 
 Read = Callable[[str], bytes]
 """Reads an object by its digest."""
-Secrets = Callable[[str], str]
-"""Turns a reference to a secret (`env:OPENAI_API_KEY`) into its value; NotFound if there is none."""
+Secrets = Callable[[str, str], str]
+"""Turns a reference to a secret (`env:OPENAI_API_KEY`) and the URL it is to be sent to into its value; raises where it may not go there."""
 
 
 class Predictor(Protocol):

@@ -1,0 +1,169 @@
+"""One HTTP client for all LLM providers: a shared aiohttp session a loop, retries that honour Retry-After, and server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import weakref
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from everloop.core.errors import UpstreamFailed
+from everloop.core.limits import LLM_ANSWER_BYTES, LLM_ATTEMPTS, LLM_CONNECT_SECONDS, LLM_FIRST_BYTE_SECONDS, LLM_RETRY_SECONDS
+
+RETRIED = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
+"""Statuses after which the same request is sent again."""
+_sessions: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
+
+
+def session() -> Any:
+    """The running loop's aiohttp session; made at first use."""
+    import aiohttp
+
+    loop = asyncio.get_running_loop()
+    found = _sessions.get(loop)
+    if found is None or found.closed:
+        connector = aiohttp.TCPConnector(limit=0, limit_per_host=0, ttl_dns_cache=300, keepalive_timeout=60)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=LLM_CONNECT_SECONDS)
+        found = _sessions[loop] = aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=True)
+    return found
+
+
+async def close() -> None:
+    """Close the running loop's session, if there is one."""
+    found = _sessions.pop(asyncio.get_running_loop(), None)
+    if found is not None and not found.closed:
+        await found.close()
+
+
+async def post(url: str, headers: Mapping[str, str], body: bytes, *, deadline: float = float("inf"), attempts: int = LLM_ATTEMPTS) -> Any:
+    """POST until a response with status 200 begins; the caller reads and releases it.
+
+    Connection failures and the statuses in RETRIED are tried again, after Retry-After or a doubling pause, while the deadline
+    (monotonic seconds) allows. UpstreamFailed carries `upstream_status` and the provider's own words.
+    """
+    import aiohttp
+
+    failure: UpstreamFailed | None = None
+    for attempt in range(attempts):
+        left = deadline - time.monotonic()
+        if left <= 0:
+            break
+        pause = LLM_RETRY_SECONDS * 2**attempt
+        try:
+            async with asyncio.timeout(min(left, LLM_FIRST_BYTE_SECONDS)):
+                response = await session().post(url, data=body, headers=headers)
+                if response.status == 200:
+                    return response
+                text = (await response.content.read(20_000)).decode("utf-8", "replace")
+            response.release()
+            failure = _refused(url, response.status, text)
+            if response.status not in RETRIED:
+                raise failure
+            pause = _retry_after(response.headers, pause)
+            failure.details["retry_after"] = pause
+        except TimeoutError:
+            failure = UpstreamFailed(f"{_host(url)} began no answer within {min(left, LLM_FIRST_BYTE_SECONDS):.0f} s.", upstream_status=504)
+        except (aiohttp.ClientError, OSError) as error:
+            failure = UpstreamFailed(
+                f"{_host(url)} cannot be reached: {type(error).__name__}: {error}.",
+                "Check that the server is up and its base_url.",
+                upstream_status=None,
+            )
+        if attempt + 1 < attempts:
+            if time.monotonic() + pause >= deadline:
+                break
+            await asyncio.sleep(pause)
+    raise failure or UpstreamFailed(f"No time was left to ask {_host(url)}.", upstream_status=504)
+
+
+async def read_json(response: Any, deadline: float = float("inf")) -> dict[str, Any]:
+    """The response's JSON object; UpstreamFailed if it is none, too large or comes too late."""
+    import aiohttp
+    import orjson
+
+    try:
+        async with asyncio.timeout(None if deadline == float("inf") else max(0.0, deadline - time.monotonic())):
+            data = bytearray()
+            async for piece in response.content.iter_any():
+                data += piece
+                if len(data) > LLM_ANSWER_BYTES:
+                    raise UpstreamFailed(f"{_host(str(response.url))} answered over {LLM_ANSWER_BYTES} bytes.", upstream_status=200)
+        body = orjson.loads(data)
+    except TimeoutError:
+        raise UpstreamFailed(f"{_host(str(response.url))} did not finish its answer in time.", upstream_status=504) from None
+    except (aiohttp.ClientError, orjson.JSONDecodeError) as error:
+        raise UpstreamFailed(f"{_host(str(response.url))} answered something that is not JSON: {error}.", upstream_status=200) from error
+    finally:
+        response.close() if not response.content.at_eof() else response.release()
+    if not isinstance(body, dict):
+        raise UpstreamFailed(f"{_host(str(response.url))} answered JSON that is not an object.", upstream_status=200)
+    return body
+
+
+async def events(response: Any, deadline: float = float("inf")) -> AsyncIterator[dict[str, Any]]:
+    """The JSON objects of a server-sent event stream, until `[DONE]` or its end. UpstreamFailed if it breaks, stalls or is too large."""
+    import aiohttp
+    import orjson
+
+    buffer, total = b"", 0
+    try:
+        while True:
+            wait = min(LLM_FIRST_BYTE_SECONDS, deadline - time.monotonic())
+            async with asyncio.timeout(max(0.0, wait)):
+                piece = await response.content.readany()
+            if not piece:
+                return
+            total += len(piece)
+            if total > LLM_ANSWER_BYTES:
+                raise UpstreamFailed(f"{_host(str(response.url))} streamed over {LLM_ANSWER_BYTES} bytes.", upstream_status=200)
+            *lines, buffer = (buffer + piece).split(b"\n")
+            for line in lines:
+                if not line.startswith(b"data:"):
+                    continue
+                data = line[5:].strip()
+                if data == b"[DONE]":
+                    return
+                if data:
+                    yield orjson.loads(data)
+    except TimeoutError:
+        raise UpstreamFailed(f"{_host(str(response.url))} stopped in the middle of its answer.", upstream_status=504) from None
+    except (aiohttp.ClientError, orjson.JSONDecodeError) as error:
+        raise UpstreamFailed(f"The stream from {_host(str(response.url))} broke: {type(error).__name__}: {error}.", upstream_status=200) from error
+    finally:
+        response.close()
+
+
+def words_of(body: Any, otherwise: str = "") -> str:
+    """What a provider says in an error body ({"error": {"message"}} or {"error": "..."}), at most 500 characters."""
+    error = body.get("error") if isinstance(body, Mapping) else None
+    said = error.get("message") if isinstance(error, Mapping) else error
+    return str(said or otherwise or body).strip()[:500]
+
+
+def _refused(url: str, status: int, text: str) -> UpstreamFailed:
+    import orjson
+
+    try:
+        said = words_of(orjson.loads(text), text)
+    except orjson.JSONDecodeError:
+        said = text.strip()[:500]
+    hint = {401: "The provider does not accept the key.", 403: "The key may not use this model.", 404: "Check base_url and the model's name."}.get(
+        status, ""
+    )
+    return UpstreamFailed(f"{_host(url)} answered {status}: {said or 'nothing'}", hint, upstream_status=status)
+
+
+def _retry_after(headers: Mapping[str, str], otherwise: float) -> float:
+    for name, scale in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        try:
+            return max(0.0, min(float(headers[name]) / scale, 60.0))
+        except (KeyError, ValueError):
+            continue
+    return otherwise
+
+
+def _host(url: str) -> str:
+    from urllib.parse import urlsplit
+
+    return urlsplit(url).netloc or url
