@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from everloop.assets import catalog, lineage
+from everloop.assets import catalog, lineage, prompts
 from everloop.core.errors import BadInput
 from everloop.core.refs import Ref, check_name
 from everloop.core.types import Release
@@ -26,7 +26,8 @@ def make(
 ) -> dict[str, Any]:
     """Register `release:name@next`. Each pin (role to reference) is resolved to an exact version now, so the manifest never moves.
 
-    Raises BadInput for an unknown kind or role or a missing one, NotFound for a reference to nothing.
+    Raises BadInput for an unknown kind or role or a missing one, and for a prompt's variable that nothing fills; NotFound for a reference
+    to nothing.
     """
     check_name(name)
     if kind not in ROLES:
@@ -41,6 +42,9 @@ def make(
         if role not in ROLES[kind]:
             raise BadInput(f"A {kind} release has no pin {role!r}.", f"Pins: {', '.join(ROLES[kind])}.")
         exact[role] = str(catalog.resolve(tx, Ref.parse(ref, ROLES[kind][role])))
+    if kind == "chat":
+        prompts.check_settings(params or {}, f"release:{name}")
+        prompts.check_filled(catalog.get(tx, exact["prompt"])["manifest"], (params or {}).get("variables") or {})
     exact_policy = str(catalog.resolve(tx, Ref.parse(policy, "policy"))) if policy else None
     manifest = Release(name, "predict" if kind == "predict" else "chat", exact, params or {}, exact_policy).to_json()
     asset = catalog.register(tx, "release", name, manifest, run=run, description=description)

@@ -150,6 +150,8 @@ class TextCheck(ABC):
     stages: ClassVar[tuple[str, ...]] = (GUARDRAIL, GATE, MONITOR)
     part: ClassVar[str] = "answer"
     better: ClassVar[str] = "lower"
+    redacts: ClassVar[bool] = False
+    """Whether a failing score's details["spans"] say which words to redact."""
 
     @property
     def label(self) -> str:

@@ -130,6 +130,7 @@ class Harm(TextCheck):
 
     categories: tuple[str, ...] = CATEGORIES
     name: ClassVar[str] = "harm"
+    redacts: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "categories", (self.categories,) if isinstance(self.categories, str) else tuple(self.categories))

@@ -363,6 +363,7 @@ class Pii(TextCheck):
 
     types: tuple[str, ...] = TYPES
     name: ClassVar[str] = "pii"
+    redacts: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "types", (self.types,) if isinstance(self.types, str) else tuple(self.types))

@@ -119,6 +119,7 @@ class Secrets(TextCheck):
     """Keys, tokens and passwords in a text: fails when any is found; details["spans"] are [start, end, type] for redaction."""
 
     name: ClassVar[str] = "secrets"
+    redacts: ClassVar[bool] = True
 
     def judge(self, text: Utterance) -> Score:
         """Fail with the spans found; the secret itself is never repeated."""

@@ -177,6 +177,7 @@ class Regex(TextCheck):
     pattern: str = ""
     must: bool = False
     name: ClassVar[str] = "regex"
+    redacts: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not self.pattern:

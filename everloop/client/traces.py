@@ -51,9 +51,9 @@ class Traces:
             {"subject": row["prediction_id"], "name": "label", "value": row["label"], "source": source, "at": row.get("at")} for row in labels
         )
 
-    def feedback(self, trace_id: str, value: float | bool, why: str = "", name: str = "feedback", source: str = "user") -> dict[str, Any]:
-        """A user's verdict on an answer: True or 1 for a thumb up, False or 0 for a thumb down."""
-        return self.add_score(trace_id, name, float(value), source=source, why=why)
+    def feedback(self, trace_id: str, value: int | bool, why: str = "", name: str = "thumbs", source: str = "user") -> dict[str, Any]:
+        """A user's verdict on an answer: 1 (or True) for a thumb up, -1 (or False) for a thumb down. NotFound for a trace that is not there."""
+        return self._http.post(f"/api/v1/traces/{trace_id}/feedback", json={"value": value, "why": why, "name": name, "source": source})
 
     def scores(self, subject: str) -> list[dict[str, Any]]:  # type: ignore[valid-type]
         """Scores of a trace or prediction, oldest first."""

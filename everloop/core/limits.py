@@ -78,6 +78,14 @@ PREDICTIONS_MAX = 1_000_000
 """Predictions that one question to telemetry answers at most."""
 SCORES_BATCH = 100_000
 """Scores or labels in one request."""
+PROMPT_CHARS = 100_000
+"""Characters in one message of a prompt."""
+PROMPT_MESSAGES = 50
+"""Messages in a prompt."""
+POLICY_RULES = 100
+"""Rules in a policy."""
+SUITE_CASES = 10_000
+"""Cases in a chat suite."""
 RULE_CHARS = 500
 """Length of one requirement of a gate or monitor."""
 TABLE_COLUMNS = 2_000

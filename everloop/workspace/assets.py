@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from everloop.assets import aliases, catalog, releases
+from everloop.assets import aliases, catalog, policies, prompts, releases, suites
 from everloop.core.errors import NotFound
 from everloop.core.principal import Principal, Role
 from everloop.core.refs import Ref
@@ -49,6 +49,7 @@ class Assets:
                 raise NotFound(
                     f"The manifest names {path} with digest {digest}, which is not among the project's objects.", "Put it first: POST /api/v1/objects"
                 )
+        manifest = await self._checked(who, kind, manifest)
         if kind == "release":
             pins, params = manifest.get("pins") or {}, manifest.get("params") or {}
             return await self.release(
@@ -57,6 +58,20 @@ class Assets:
         return await self.ws.records.write(
             who, lambda tx: catalog.register(tx, kind, name, manifest, run=run, reads=reads, description=description, tags=tags)
         )
+
+    async def _checked(self, who: Principal, kind: str, manifest: dict[str, Any]) -> dict[str, Any]:
+        """The manifest as its kind wants it; BadInput says what is wrong. A chat suite's cases are stored complete, under their own digest."""
+        if kind == "prompt":
+            return prompts.checked(manifest)
+        if kind == "policy":
+            return await asyncio.to_thread(policies.checked, manifest, make_check)
+        if kind != "suite":
+            return manifest
+        read = lambda digest: self.ws.objects.get(who.project, digest)
+        full, cases = await asyncio.to_thread(suites.checked, manifest, read)
+        if cases is not None:
+            full["cases"] = {"path": "cases.jsonl", **await self.put_object(who, cases)}
+        return full
 
     async def release(
         self,
@@ -125,6 +140,13 @@ class Assets:
         """The bytes behind a digest, verified; NotFound if the project has no such object."""
         who.need(Role.viewer)
         return await asyncio.to_thread(self.ws.objects.get, who.project, digest)
+
+
+def make_check(name: str, params: Mapping[str, Any]) -> Any:
+    """A registered check with its params; NotFound or BadInput says what there is, or what it takes."""
+    from everloop.evaluate.rules import make
+
+    return make(name, (), dict(params))
 
 
 def _files(manifest: dict[str, Any]) -> list[tuple[str, str]]:

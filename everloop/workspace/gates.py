@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from everloop.assets import catalog, gates
+from everloop.assets.suites import parse as parse_cases
 from everloop.core.errors import BadInput, NotFound
 from everloop.core.principal import Principal, Role
 from everloop.core.refs import Ref
@@ -137,7 +138,7 @@ class Gates:
         manifest = suite["manifest"]
         serve = await self.ws.endpoints.run_release(who, str(release))
         if manifest["task"] == "chat":
-            cases = orjson.loads(b"[" + b",".join((await self.ws.assets.get_object(who, manifest["cases"]["digest"])).splitlines()) + b"]")
+            cases = parse_cases(await self.ws.assets.get_object(who, manifest["cases"]["digest"]))
             return await suites.run_chat(serve, who, cases)
         asset = await self.ws.assets.get(who, str(release))
         model = (await self.ws.assets.get(who, asset["manifest"]["pins"]["model"]))["manifest"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from everloop.assets import registry
+from everloop.assets import prompts, registry
 from everloop.core.principal import Principal, Role
 
 if TYPE_CHECKING:
@@ -45,7 +45,9 @@ class Registry:
         await self._write(who, lambda tx: registry.delete(tx, name))
 
     async def add_version(self, who: Principal, name: str, manifest: dict[str, Any], **more: Any) -> dict[str, Any]:
-        """A new version of a name: `more` is run, description, tags."""
+        """A new version of a name: `more` is run, description, tags. A prompt's messages are checked (BadInput)."""
+        if "messages" in manifest:
+            manifest = prompts.checked(manifest)
         return await self._write(who, lambda tx: registry.add_version(tx, name, manifest, **more))
 
     async def versions(self, who: Principal, name: str | None = None) -> list[dict[str, Any]]:

@@ -115,6 +115,21 @@ class Traces:
         await self.ws.telemetry.add_durable(who.project, scores=rows)
         return {"added": len(rows)}
 
+    async def feedback(
+        self, who: Principal, trace_id: str, value: int | bool, *, name: str = "thumbs", why: str = "", source: str = "user"
+    ) -> dict[str, Any]:
+        """A user's verdict on an answer: 1 (or True) for a thumb up, -1 (or False) for a thumb down; it is a score of the trace.
+
+        NotFound where the project has no such trace, BadInput for another value.
+        """
+        who.need(Role.editor, "give feedback")
+        thumb = {True: 1, False: -1}.get(value, value) if isinstance(value, bool) else value
+        if thumb not in (1, -1):
+            raise BadInput(f"{value!r} is not a thumb.", "Send 1 (up) or -1 (down).")
+        await self.get(who, trace_id)
+        await self.add_scores(who, [{"subject": trace_id, "name": name, "value": int(thumb), "source": source, "why": why}])
+        return {"subject": trace_id, "name": name, "value": int(thumb), "source": source, "why": why}
+
     async def scores(self, who: Principal, subject: str) -> list[dict[str, Any]]:
         """All scores of a trace (with those of its predictions) or of one prediction, oldest first."""
         who.need(Role.viewer)

@@ -97,7 +97,7 @@ def test_sigterm_drains_and_what_was_acknowledged_is_there_after_a_restart(tmp_p
                 except Exception:
                     time.sleep(0.2)
             if turn == 0:
-                made = client.assets.register("policy", how.name, {"n": 1})
+                made = client.assets.register("policy", how.name, {"rules": [], "refusal": "No."})
             else:
                 assert client.assets.get(f"policy:{how.name}")["digest"] == made["digest"]
             process.send_signal(how if turn == 0 else signal.SIGTERM)

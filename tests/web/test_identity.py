@@ -51,7 +51,7 @@ def test_keys_carry_project_and_role_and_stop_when_revoked(client: TestClient) -
     viewer, editor = key_of(client, "viewer"), key_of(client, "editor", "school")
     assert client.get("/api/v1/me", headers=editor).json()["project"] == "school"
     assert client.get("/api/v1/keys", headers=viewer).status_code == 403
-    body = {"kind": "prompt", "name": "p", "manifest": {"messages": []}}
+    body = {"kind": "prompt", "name": "p", "manifest": {"messages": [{"role": "system", "content": "Be kind."}]}}
     assert client.post("/api/v1/assets", json=body, headers=viewer).status_code == 403
     assert client.post("/api/v1/assets", json=body, headers=editor).status_code == 201
     assert client.get("/api/v1/assets/prompt/p/1", headers=editor).status_code == 200

@@ -51,6 +51,15 @@ async def trace(who: Who, ws: Ws, trace_id: str) -> dict[str, Any]:
     return await ws.traces.get(who, trace_id)
 
 
+@router.post("/traces/{trace_id}/feedback", status_code=201)
+async def add_feedback(who: Who, ws: Ws, trace_id: str, body: dict[str, Any] = Body()) -> dict[str, Any]:
+    """A user's verdict on an answer: {"value": 1 or -1, "why"?, "name"?: "thumbs", "source"?: "user"}. Durable when answered."""
+    if "value" not in body:
+        raise BadInput("The field 'value' is missing.", 'Send {"value": 1} for a thumb up, {"value": -1} for a thumb down.')
+    more = {key: str(body[key]) for key in ("why", "name", "source") if body.get(key)}
+    return await ws.traces.feedback(who, trace_id, body["value"], **more)
+
+
 @router.post("/scores", status_code=201)
 async def add_scores(who: Who, ws: Ws, body: dict[str, Any] = Body()) -> dict[str, Any]:
     """Add scores: {"scores": [{"subject", "name", "value", "source"?, "why"?, "at"?}]}, or one such object alone. Durable when answered."""
