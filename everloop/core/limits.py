@@ -138,3 +138,9 @@ LLM_RETRY_SECONDS = 0.5
 """First pause before a provider is asked again; it doubles."""
 LLM_ANSWER_BYTES = 32 * 1024 * 1024
 """Largest answer of a provider."""
+OVERVIEW_ENDPOINTS = 24
+"""Endpoints that the overview shows with their figures."""
+SEARCH_HITS = 20
+"""Hits of each sort that the search over everything answers."""
+SERIES_BUCKETS = 60
+"""Buckets of a series over time, about."""

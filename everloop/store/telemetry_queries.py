@@ -188,6 +188,22 @@ def stats(con: Any, project: str, since: float, until: float, bucket_s: float, e
     ]
 
 
+BUCKETS_S = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 86_400, 7 * 86_400, 30 * 86_400)
+"""Round lengths of a bucket, in seconds."""
+
+
+def round_bucket(seconds: float, wanted: int) -> float:
+    """The shortest round length with which `seconds` are at most `wanted` buckets."""
+    return float(next((b for b in BUCKETS_S if seconds / b <= wanted), max(BUCKETS_S[-1], seconds / wanted)))
+
+
+def extent(con: Any, project: str, endpoint: str | None = None) -> tuple[float, float] | None:
+    """When the first and the last trace began (epoch seconds); None where there is none."""
+    where, values = Filter(endpoint=endpoint).where()
+    row = con.execute(f"SELECT min(start_ns), max(start_ns) FROM spans WHERE project = ? AND entry AND {where}", [project, *values]).fetchone()
+    return None if row is None or row[0] is None else (row[0] / NS, row[1] / NS)
+
+
 def histogram(con: Any, project: str, wanted: Filter, edges_ms: Sequence[float]) -> list[int]:
     """How many root spans took how long: counts between the edges, with one bucket below the first and one above the last."""
     where, values = wanted.where()

@@ -1,7 +1,7 @@
 """The ASGI app of a workspace: sign-in under everything, then other people's protocols, the REST API and the UI, each found in its folder.
 
 A module is found by having `router` (an APIRouter) or `mount(app, ws)`. It may also say `reads = ("/path/{name}", ...)`: routes of other
-methods than GET that only read (see auth.py), and `error_shapes = {"/prefix": shape}` (see problems.py).
+methods than GET that only read (see auth.py), `error_shapes = {"/prefix": shape}` and `error_page` (see problems.py).
 """
 
 from __future__ import annotations
@@ -94,5 +94,6 @@ def _found_in(folder: str, app: FastAPI, ws: Workspace) -> list[str]:
         if hasattr(module, "mount"):
             module.mount(app, ws)
         app.state.error_shapes.update(getattr(module, "error_shapes", {}))
+        app.state.error_page = getattr(module, "error_page", app.state.error_page)
         reads += getattr(module, "reads", ())
     return reads

@@ -1,7 +1,8 @@
 """Errors as answers: RFC 9457 problem+json, or the shape that a protocol declares for its paths.
 
 A protocol module may have `error_shapes = {"/api/2.0/mlflow": shape}` where `shape(error) -> JSON body`; then errors found before its own code
-runs (sign-in, limits, no such route, bugs) are answered in that shape under that path.
+runs (sign-in, limits, no such route, bugs) are answered in that shape under that path. Where a browser asks for a page (`/ui`), the error is
+a page: the UI says how it looks by `error_page(request, error) -> HTML`.
 """
 
 from __future__ import annotations
@@ -55,17 +56,29 @@ def headers_of(error: EverloopError) -> dict[str, str]:
     return {"allow": str(allow)} if isinstance(error, MethodNotAllowed) and allow else {}
 
 
-def answer(path: str, error: EverloopError, shapes: dict[str, Shape]) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers and body for an error at a path."""
+def answer(scope: Scope, error: EverloopError) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and body for an error of a request."""
+    path, state = scope.get("path", ""), scope["app"].state
+    shapes: dict[str, Shape] = state.error_shapes
+    if state.error_page is not None and wants_page(scope):
+        return error.status, {"content-type": "text/html; charset=utf-8", **headers_of(error)}, state.error_page(Request(scope), error).encode()
     shape = next((s for prefix, s in shapes.items() if path.startswith(prefix)), None)
     body = error.problem() if shape is None else shape(error)
     kind = "application/problem+json" if shape is None else "application/json"
     return error.status, {"content-type": kind, **headers_of(error)}, orjson.dumps(body, default=str)
 
 
+def wants_page(scope: Scope) -> bool:
+    """Whether a request is a browser's for a page of the UI."""
+    path = scope.get("path", "")
+    if not (path in ("/", "/ui") or path.startswith(("/ui/", "/session/"))):
+        return False
+    return any(name == b"accept" and b"text/html" in value for name, value in scope.get("headers", ()))
+
+
 async def send_error(scope: Scope, send: Send, error: EverloopError) -> None:
     """Answer an error from below the framework."""
-    status, headers, body = answer(scope.get("path", ""), error, scope["app"].state.error_shapes)
+    status, headers, body = answer(scope, error)
     raw = [(k.encode("latin-1"), v.encode("latin-1")) for k, v in headers.items()]
     await send({"type": "http.response.start", "status": status, "headers": [*raw, (b"content-length", str(len(body)).encode())]})
     await send({"type": "http.response.body", "body": b"" if scope.get("method") == "HEAD" else body})
@@ -74,9 +87,10 @@ async def send_error(scope: Scope, send: Send, error: EverloopError) -> None:
 def install(app: FastAPI) -> None:
     """Let every error of the app be answered by `answer`."""
     app.state.error_shapes = {}
+    app.state.error_page = None
 
     def respond(request: Request, error: EverloopError) -> Response:
-        status, headers, body = answer(request.url.path, error, app.state.error_shapes)
+        status, headers, body = answer(dict(request.scope), error)
         return Response(body, status, headers)
 
     async def ours(request: Request, error: Exception) -> Response:
@@ -109,7 +123,8 @@ def http_error(request: Request, error: HTTPException) -> EverloopError:
     """An error of the framework as one of ours, saying what was looked for."""
     where = f"{request.method} {request.url.path}"
     if error.status_code == 404:
-        return NotFound(f"There is nothing at {where}.", "See /api/v1/openapi.json for the routes there are.")
+        hint = "Go on from the navigation, or search." if wants_page(dict(request.scope)) else "See /api/v1/openapi.json for the routes there are."
+        return NotFound(f"There is nothing at {where}.", hint)
     if error.status_code == 405:
         allow = (error.headers or {}).get("Allow", "")
         return MethodNotAllowed(f"{request.url.path} does not take {request.method}.", f"It takes: {allow}." if allow else "", allow=allow)

@@ -100,9 +100,9 @@ def _page(back: str, problem: str = "") -> str:
     told = f'<p class="error" role="alert">{html.escape(problem)}</p>' if problem else ""
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark"><title>Sign in - everloop</title><link rel="stylesheet" href="/static/everloop.css">
-</head><body class="signin"><main><h1>everloop</h1>{told}
+<meta name="color-scheme" content="light dark"><title>Sign in - everloop</title><link rel="stylesheet" href="/static/everloop.css"><link rel="icon" href="/static/icon.svg" type="image/svg+xml">
+</head><body class="signin"><main><h1>everloop</h1><p class="note">Sign in to the workspace.</p>{told}
 <form method="post" action="/login"><input type="hidden" name="next" value="{html.escape(back, quote=True)}">
-<p><label for="user">User</label><br><input id="user" name="user" autocomplete="username" required autofocus></p>
-<p><label for="password">Password</label><br><input id="password" name="password" type="password" autocomplete="current-password" required></p>
-<p><button type="submit">Sign in</button></p></form></main></body></html>"""
+<p><label for="user">User</label><input id="user" name="user" autocomplete="username" required autofocus></p>
+<p><label for="password">Password</label><input id="password" name="password" type="password" autocomplete="current-password" required></p>
+<p><button type="submit" class="primary">Sign in</button></p></form></main></body></html>"""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from everloop.core.errors import BadInput, NotFound, TooLarge
-from everloop.core.limits import PAGE_ROWS, PAGE_ROWS_MAX, PREDICTIONS_MAX, SCORES_BATCH
+from everloop.core.limits import PAGE_ROWS, PAGE_ROWS_MAX, PREDICTIONS_MAX, SCORES_BATCH, SERIES_BUCKETS
 from everloop.core.principal import Principal, Role
 from everloop.core.types import Span
 from everloop.store import telemetry_queries as queries
@@ -141,6 +141,30 @@ class Traces:
         """Per bucket with traces: {"at", "count", "errors", "p50_ms", "p95_ms", "cost", "tokens"}; times in epoch seconds, cost in US dollars."""
         who.need(Role.viewer)
         return await self.ws.telemetry.query(lambda con: queries.stats(con, who.project, since, until, bucket_s, endpoint))
+
+    async def extent(self, who: Principal, endpoint: str | None = None) -> tuple[float, float] | None:
+        """When the first and the last trace of an endpoint (None: of the project) began, in epoch seconds; None where there is none."""
+        who.need(Role.viewer)
+        return await self.ws.telemetry.query(lambda con: queries.extent(con, who.project, endpoint))
+
+    async def series(
+        self, who: Principal, since: float | None = None, until: float | None = None, endpoint: str | None = None, buckets: int = SERIES_BUCKETS
+    ) -> dict[str, Any]:
+        """`stats` over a range that may be open: {"items", "bucket_s", "since", "until"} with about `buckets` of a round length, empty ones left out."""
+        who.need(Role.viewer)
+
+        def work(con: Any) -> dict[str, Any]:
+            there = queries.extent(con, who.project, endpoint)
+            if there is None:
+                return {"items": [], "bucket_s": 0.0, "since": since, "until": until}
+            first = there[0] if since is None else since
+            last = there[1] + 1 if until is None else until
+            length = queries.round_bucket(max(last - first, 1.0), buckets)
+            start = first - first % length
+            items = queries.stats(con, who.project, start, max(last, start), length, endpoint)
+            return {"items": items, "bucket_s": length, "since": start, "until": last}
+
+        return await self.ws.telemetry.query(work)
 
     async def histogram(
         self, who: Principal, edges_ms: Sequence[float], *, endpoint: str | None = None, since: float | None = None, until: float | None = None

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from everloop.workspace.govern import Govern
     from everloop.workspace.identity import Identity
     from everloop.workspace.monitors import Monitors
+    from everloop.workspace.overview import Overview
     from everloop.workspace.pipelines import Pipelines
     from everloop.workspace.registry import Registry
     from everloop.workspace.runs import Runs
@@ -231,6 +232,13 @@ class Workspace:
         from everloop.workspace.monitors import Monitors
 
         return Monitors(self)
+
+    @cached_property
+    def overview(self) -> Overview:
+        """The state of everything at once, and search."""
+        from everloop.workspace.overview import Overview
+
+        return Overview(self)
 
     @cached_property
     def registry(self) -> Registry:
