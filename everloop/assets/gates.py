@@ -18,8 +18,8 @@ APPROVAL = ("never", "always", "not_first")
 DAY = 86_400.0
 
 
-def declare(tx: Tx, kind: str, name: str, alias: str, spec: dict[str, Any]) -> dict[str, Any]:
-    """Declare (or change) the gate before an alias of a name. The caller has checked that the requirements parse."""
+def full_spec(kind: str, name: str, alias: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """A gate's spec with its defaults; BadInput says what cannot be. Whether the requirements parse is the caller's to check."""
     if kind not in KINDS:
         raise BadInput(f"There is no kind of asset called {kind!r}.", f"Kinds: {', '.join(KINDS)}.")
     check_name(name)
@@ -36,6 +36,12 @@ def declare(tx: Tx, kind: str, name: str, alias: str, spec: dict[str, Any]) -> d
         raise BadInput(
             f"The gate has unknown settings: {', '.join(sorted(unknown))}.", "Settings: suite, requirements, confidence, approval, expires_days."
         )
+    return full
+
+
+def declare(tx: Tx, kind: str, name: str, alias: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """Declare (or change) the gate before an alias of a name. The caller has checked that the requirements parse."""
+    full = full_spec(kind, name, alias, spec)
     row = {"project": tx.project, "kind": kind, "name": name, "alias": alias, "spec": full, "updated_at": tx.now, "updated_by": tx.who.name}
     tx.upsert(gates, row)
     audit.record(tx, "gate.declare", f"gate:{kind}:{name}@{alias}", spec=full)

@@ -20,11 +20,11 @@ IDS_LOOKED_AT = 500
 COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow", "pending": "yellow", "rejected": "red", "approved": "green"}
 
 
-def client(start: bool = False) -> Any:
-    """The SDK's client; with `start`, a local server is started where none answers."""
+def client(start: bool = False, url: str | None = None) -> Any:
+    """The SDK's client of `url` (EVERLOOP_URL, else the local server); with `start`, a local server is started where none answers."""
     from everloop.client import connect
 
-    return connect(start=start)
+    return connect(url, start=start)
 
 
 def say_json(value: Any) -> None:

@@ -1,11 +1,20 @@
-"""What users' code imports: `el.connect()`, `el.run()`, `el.step`, `el.pipeline`. Talks HTTP only; imported piece by piece at first use."""
+"""What users' code imports: `el.connect()`, `el.run()`, `el.step`, `el.pipeline`, `el.Project`. Talks HTTP only; imported piece by piece at first use."""
 
 from __future__ import annotations
 
 import importlib
 from typing import Any
 
-_WHERE = {"connect": "base", "Client": "base", "Http": "http", "run": "runs", "step": "pipelines", "pipeline": "pipelines", "Step": "pipelines"}
+_WHERE = {
+    "connect": "base",
+    "Client": "base",
+    "Http": "http",
+    "run": "runs",
+    "step": "pipelines",
+    "pipeline": "pipelines",
+    "Step": "pipelines",
+    "Project": "declare",
+}
 __all__ = sorted(_WHERE)
 
 

@@ -144,3 +144,5 @@ SEARCH_HITS = 20
 """Hits of each sort that the search over everything answers."""
 SERIES_BUCKETS = 60
 """Buckets of a series over time, about."""
+DECLARATIONS = 500
+"""Things that one apply may declare."""

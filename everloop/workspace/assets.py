@@ -44,12 +44,7 @@ class Assets:
     ) -> dict[str, Any]:
         """Make a new version (or answer the one with this content). Files it names must be objects of the project already."""
         who.need(Role.editor, f"register a {kind}")
-        for digest, path in _files(manifest):
-            if not await asyncio.to_thread(self.ws.objects.has, who.project, digest):
-                raise NotFound(
-                    f"The manifest names {path} with digest {digest}, which is not among the project's objects.", "Put it first: POST /api/v1/objects"
-                )
-        manifest = await self._checked(who, kind, manifest)
+        manifest = await self.checked(who, kind, manifest)
         if kind == "release":
             pins, params = manifest.get("pins") or {}, manifest.get("params") or {}
             return await self.release(
@@ -59,8 +54,16 @@ class Assets:
             who, lambda tx: catalog.register(tx, kind, name, manifest, run=run, reads=reads, description=description, tags=tags)
         )
 
-    async def _checked(self, who: Principal, kind: str, manifest: dict[str, Any]) -> dict[str, Any]:
-        """The manifest as its kind wants it; BadInput says what is wrong. A chat suite's cases are stored complete, under their own digest."""
+    async def checked(self, who: Principal, kind: str, manifest: dict[str, Any]) -> dict[str, Any]:
+        """The manifest as its kind wants it; BadInput says what is wrong, NotFound which file is no object of the project.
+
+        A chat suite's cases are stored complete, under their own digest.
+        """
+        for digest, path in _files(manifest):
+            if not await asyncio.to_thread(self.ws.objects.has, who.project, digest):
+                raise NotFound(
+                    f"The manifest names {path} with digest {digest}, which is not among the project's objects.", "Put it first: POST /api/v1/objects"
+                )
         if kind == "prompt":
             return prompts.checked(manifest)
         if kind == "policy":

@@ -42,16 +42,14 @@ class Endpoints:
         check_name(name)
         full = full_spec(name, kind, spec)
 
-        def work(tx: Any) -> None:
-            row = {"project": tx.project, "name": name, "kind": kind, "spec": full}
-            row.update(created_at=tx.now, updated_at=tx.now, updated_by=tx.who.name)
-            tx.upsert(endpoints, row, update=["kind", "spec", "updated_at", "updated_by"])
-            audit.record(tx, "endpoint.put", f"endpoint:{name}", kind=kind, spec=full)
-
-        await self.ws.records.write(who, work)
-        self._served.pop((who.project, name), None)
-        await self._fill(who, str(full["release"]))
+        await self.ws.records.write(who, lambda tx: put(tx, name, kind, full))
+        await self.changed(who, name, str(full["release"]))
         return await self.get(who, name)
+
+    async def changed(self, who: Principal, name: str, release: str) -> None:
+        """Serve an endpoint by its new spec from now on."""
+        self._served.pop((who.project, name), None)
+        await self._fill(who, release)
 
     async def list(self, who: Principal) -> dict[str, Any]:
         """All endpoints of the project with what is live: {"items", "next"}."""
@@ -157,6 +155,14 @@ class Endpoints:
 
     async def _write(self, who: Principal, spans: list[Any], predictions: list[dict[str, Any]]) -> None:
         self.ws.traces.record(who, spans, predictions)
+
+
+def put(tx: Any, name: str, kind: str, full: Mapping[str, Any]) -> None:
+    """Keep an endpoint's full spec."""
+    row = {"project": tx.project, "name": name, "kind": kind, "spec": dict(full)}
+    row.update(created_at=tx.now, updated_at=tx.now, updated_by=tx.who.name)
+    tx.upsert(endpoints, row, update=["kind", "spec", "updated_at", "updated_by"])
+    audit.record(tx, "endpoint.put", f"endpoint:{name}", kind=kind, spec=dict(full))
 
 
 def full_spec(name: str, kind: str, spec: Mapping[str, Any]) -> dict[str, Any]:

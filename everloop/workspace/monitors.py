@@ -48,7 +48,7 @@ class Monitors:
         await self.ws.endpoints.get(who, endpoint)
         if full["on_fail"]:
             await self.ws.pipelines.get(who, full["on_fail"]["pipeline"])
-        await self.ws.records.write(who, lambda tx: _put(tx, name, endpoint, full, enabled))
+        await self.ws.records.write(who, lambda tx: put(tx, name, endpoint, full, enabled))
         return await self.get(who, name)
 
     async def list(self, who: Principal) -> list[dict[str, Any]]:
@@ -214,7 +214,8 @@ async def _in_thread(judge: Any, spec: Any, window: Any) -> Any:
     return await asyncio.to_thread(lambda: asyncio.run(judge(spec, window)))
 
 
-def _put(tx: Any, name: str, endpoint: str, spec: dict[str, Any], enabled: bool) -> None:
+def put(tx: Any, name: str, endpoint: str, spec: dict[str, Any], enabled: bool) -> None:
+    """Keep a monitor's full spec; what it last saw stays."""
     before = tx.row(sa.select(monitors).where(monitors.c.project == tx.project, monitors.c.name == name))
     tx.upsert(
         monitors,

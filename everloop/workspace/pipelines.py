@@ -64,16 +64,7 @@ class Pipelines:
         check_name(name)
         queue.check(spec)
 
-        def work(tx: Tx) -> dict[str, Any]:
-            if spec.get("code"):
-                catalog.resolve(tx, spec["code"])
-            tx.upsert(pipelines, {"project": tx.project, "name": name, "spec": spec, "updated_at": tx.now, "updated_by": tx.who.name})
-            audit.record(tx, "pipeline.put", f"pipeline:{name}")
-            if spec.get("schedule"):
-                _put_schedule(tx, name, name, spec["schedule"], {}, True)
-            return _get(tx, name)
-
-        return await self.ws.records.write(who, work)
+        return await self.ws.records.write(who, lambda tx: put(tx, name, spec))
 
     async def list(self, who: Principal) -> dict[str, Any]:
         """All pipelines by name."""
@@ -132,8 +123,7 @@ class Pipelines:
         check_name(name)
 
         def work(tx: Tx) -> dict[str, Any]:
-            _get(tx, pipeline)
-            _put_schedule(tx, name, pipeline, cron, params or {}, enabled)
+            put_schedule(tx, name, pipeline, cron, params or {}, enabled)
             return _schedule(tx, name)
 
         return await self.ws.records.write(who, work)
@@ -216,6 +206,17 @@ class Pipelines:
             await asyncio.to_thread(self._supervisor.tick, ready)
 
 
+def put(tx: Tx, name: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """Keep a checked spec as pipeline `name`, and its schedule if it has one; NotFound for code that is not there."""
+    if spec.get("code"):
+        catalog.resolve(tx, spec["code"])
+    tx.upsert(pipelines, {"project": tx.project, "name": name, "spec": spec, "updated_at": tx.now, "updated_by": tx.who.name})
+    audit.record(tx, "pipeline.put", f"pipeline:{name}")
+    if spec.get("schedule"):
+        put_schedule(tx, name, name, spec["schedule"], {}, True)
+    return _get(tx, name)
+
+
 def _get(tx: Tx, name: str) -> dict[str, Any]:
     row = tx.row(sa.select(pipelines).where(pipelines.c.project == tx.project, pipelines.c.name == name))
     if row is None:
@@ -230,7 +231,9 @@ def _schedule(tx: Tx, name: str) -> dict[str, Any]:
     return row
 
 
-def _put_schedule(tx: Tx, name: str, pipeline: str, cron: str, params: dict[str, Any], enabled: bool) -> None:
+def put_schedule(tx: Tx, name: str, pipeline: str, cron: str, params: dict[str, Any], enabled: bool) -> None:
+    """Start `pipeline` by `cron` from now on; NotFound if there is none of that name, BadInput for a cron that does not parse."""
+    _get(tx, pipeline)
     row = {"project": tx.project, "name": name, "pipeline": pipeline, "cron": cron, "params": params, "enabled": enabled}
     tx.upsert(schedules, {**row, "next_at": next_at(cron, tx.now), "updated_at": tx.now, "updated_by": tx.who.name})
     audit.record(tx, "schedule.put", f"schedule:{name}", pipeline=pipeline, cron=cron, enabled=enabled)

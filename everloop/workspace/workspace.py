@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from everloop.store.telemetry import Telemetry
     from everloop.workspace.assets import Assets
     from everloop.workspace.data import Data
+    from everloop.workspace.declare import Declare
     from everloop.workspace.endpoints import Endpoints
     from everloop.workspace.gates import Gates
     from everloop.workspace.govern import Govern
@@ -225,6 +226,13 @@ class Workspace:
         from everloop.workspace.pipelines import Pipelines
 
         return Pipelines(self)
+
+    @cached_property
+    def declare(self) -> Declare:
+        """What a project file declares, applied as one."""
+        from everloop.workspace.declare import Declare
+
+        return Declare(self)
 
     @cached_property
     def monitors(self) -> Monitors:

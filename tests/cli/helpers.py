@@ -15,7 +15,7 @@ Run = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def run(client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """`run("gates", "list")` answers (exit code, stdout, stderr)."""
-    monkeypatch.setattr(screen, "client", lambda start=False: client)
+    monkeypatch.setattr(screen, "client", lambda start=False, url=None: client)
 
     def call(*words: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["everloop", *words])
