@@ -19,21 +19,21 @@ DECLINE = ("harmful", "unanswerable", "off_topic", "injection")
 """Kinds of cases that a good assistant declines."""
 
 
-def documents(case: Mapping[str, Any]) -> list[str]:
-    """The documents that were retrieved, best first, each once."""
-    found = [_name(p) for p in case.get("retrieved") or ()]
+def documents(case: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The documents that were retrieved, best first, each once: the names that each goes by (path, id, title)."""
+    found = [_names(p) for p in case.get("retrieved") or ()]
     return list(dict.fromkeys(found))
 
 
-def _name(passage: Any) -> str:
+def _names(passage: Any) -> tuple[str, ...]:
     if isinstance(passage, Mapping):
-        return str(passage.get("document") or passage.get("path") or passage.get("id") or "")
-    return str(passage)
+        return tuple(dict.fromkeys(str(passage[key]) for key in ("path", "document", "title") if passage.get(key))) or (str(passage.get("id", "")),)
+    return (str(passage),)
 
 
-def relevant(document: str, expected: Sequence[str]) -> bool:
-    """Whether a document is one of those expected: by its whole name or the end of its path."""
-    return any(document == str(e) or document.endswith("/" + str(e)) or str(e).endswith("/" + document) for e in expected)
+def relevant(names: Sequence[str], expected: Sequence[str]) -> bool:
+    """Whether a document is one of those expected: by a whole name of its, or the end of its path."""
+    return any(name == str(e) or name.endswith("/" + str(e)) or str(e).endswith("/" + name) for name in names for e in expected)
 
 
 def gains(case: Mapping[str, Any], k: int) -> list[bool]:

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, ClassVar
 
 from everloop.checks import checks
@@ -211,91 +210,6 @@ class BannedTopics(TextCheck):
         found = [t for t in self.topics if f" {' '.join(stem(w) for w in words(t))} " in spoken]
         why = f"It speaks of: {', '.join(found)}." if found else "It speaks of none of the banned topics."
         return Score(self.label, len(found), "fail" if found else "pass", 1, None, self.name, why, {"topics": found})
-
-
-@checks.add("off_topic")
-@dataclass(frozen=True)
-class OffTopic(TextCheck):
-    """A question has something to do with what the assistant is for.
-
-    Judged by the best retrieval score where the caller passes one (`context["retrieval_score"]` or `context["retrieved"]`, against
-    `min_score`), else by the share of the question's content words in the given `vocabulary` (words, or a text that stands for the topic;
-    `context["vocabulary"]` works too). With neither it is not_assessed. Greetings and very short texts pass.
-    """
-
-    vocabulary: tuple[str, ...] = ()
-    min_score: float = 0.15
-    min_overlap: float = 0.34
-    name: ClassVar[str] = "off_topic"
-    part: ClassVar[str] = "question"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "vocabulary", (self.vocabulary,) if isinstance(self.vocabulary, str) else tuple(self.vocabulary))
-
-    def judge(self, text: Utterance) -> Score:
-        """Fail where nothing of the question belongs to the topic."""
-        asked = [w for w in content(text.text) if w not in _CHAT]
-        if not asked:
-            return Score(self.label, None, "pass", 1, None, self.name, "It asks nothing in particular.")
-        score = text.context.get("retrieval_score")
-        if score is None and text.context.get("retrieved"):
-            found = [float(p["score"]) for p in text.context["retrieved"] if isinstance(p, Mapping) and p.get("score") is not None]
-            score = max(found) if found else None
-        if score is not None:
-            bad = float(score) < self.min_score
-            return Score(
-                self.label,
-                float(score),
-                "fail" if bad else "pass",
-                1,
-                None,
-                self.name,
-                f"The best passage scores {float(score):.3g}; {self.min_score:g} is needed.",
-            )
-        known = _vocabulary(self.vocabulary or tuple(text.context.get("vocabulary") or ()))
-        if not known:
-            return Score(self.label, None, "not_assessed", 0, None, self.name, "There is neither a vocabulary nor a retrieval score to judge by.")
-        share = sum(w in known for w in asked) / len(asked)
-        bad = share < self.min_overlap
-        return Score(
-            self.label,
-            share,
-            "fail" if bad else "pass",
-            1,
-            None,
-            self.name,
-            f"{share:.0%} of its content words belong to the topic; {self.min_overlap:.0%} are needed.",
-        )
-
-
-_CHAT = frozenset(
-    stem(w)
-    for w in [
-        "hello",
-        "hi",
-        "hey",
-        "thanks",
-        "thank",
-        "please",
-        "good",
-        "morning",
-        "evening",
-        "bye",
-        "ok",
-        "okay",
-        "yes",
-        "help",
-        "tell",
-        "know",
-        "want",
-        "like",
-    ]
-)
-
-
-@lru_cache(maxsize=32)
-def _vocabulary(texts: tuple[str, ...]) -> frozenset[str]:
-    return frozenset(w for text in texts for w in content(text))
 
 
 _REFUSALS = re.compile(
