@@ -46,11 +46,12 @@ def demo(
     chosen = case or case_option or ("credit" if data else "tutor" if docs else None)
     wanted, missing = _cases(chosen)
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
-    options = Options(data, target, time, positive, docs, yes is True or (yes is None and not terminal), yes is None and terminal, seed)
+    folder = home or Path(os.environ.get("EVERLOOP_HOME") or DEFAULT_HOME)
+    given = yes is True or (yes is None and not terminal)
+    options = Options(data, target, time, positive, docs, given, yes is None and terminal, seed, folder)
     _check(options, wanted)
     from everloop.cli.demo_server import Server
 
-    folder = home or Path(os.environ.get("EVERLOOP_HOME") or DEFAULT_HOME)
     report = Report()
     for name in missing:
         report.show.text(f"{name} is not part of this installation; {' and '.join(wanted)} run{'s' if len(wanted) == 1 else ''}.")

@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from everloop.core.settings import DEFAULT_HOME
+
 WIDTH = 100
 """Columns of the last screen."""
 
@@ -30,7 +32,8 @@ class Options:
     """What the caller of the demo asked for.
 
     data, target, time, positive, docs: one's own table or documents (None: the demo's own). yes: what needs a person's approval gets it.
-    ask: nobody has said yes yet, and someone sits at the terminal who can be asked. seed: of the generators.
+    ask: nobody has said yes yet, and someone sits at the terminal who can be asked. seed: of the generators. home: the server's, for files
+    that a case makes (below `home/demo`).
     """
 
     data: Path | None = None
@@ -41,6 +44,7 @@ class Options:
     yes: bool = False
     ask: bool = False
     seed: int = 7
+    home: Path = Path(DEFAULT_HOME)
 
 
 @dataclass
@@ -68,6 +72,17 @@ class Stage:
         """What goes on right now, beside the stage's name; shown on a terminal only, and not kept."""
         if self._show is not None:
             self._show.doing(what)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """The spinner stands aside while a person is asked something."""
+        if self._show is not None:
+            self._show.pause()
+        try:
+            yield
+        finally:
+            if self._show is not None:
+                self._show.resume()
 
     def figure(
         self, name: str, value: Any, *, interval: Iterable[float] | None = None, n: int | None = None, verdict: str | None = None, **more: Any
@@ -195,6 +210,16 @@ class _Show:
         self.text(f"  {stage.name}", "bold" if self.terminal else "")
         if self.terminal:
             self._status = self.console.status(stage.name, spinner="dots")
+            self._status.start()
+
+    def pause(self) -> None:
+        """Stop the spinner for a moment."""
+        if self._status is not None:
+            self._status.stop()
+
+    def resume(self) -> None:
+        """Let it turn again."""
+        if self._status is not None:
             self._status.start()
 
     def doing(self, what: str) -> None:

@@ -1,0 +1,338 @@
+"""The demo's credit case: data, build, gate, serve, observe, adapt, why; over the SDK's HTTP only.
+
+Weeks are replayed by a clock of the demo's own: predictions carry the week's days, an outcome is sent when the clock reaches the day on
+which it became known, and a retraining sees only outcomes known by then. Nothing else is arranged: what monitor and gate say is what they say.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from everloop.cli import demo_feed, demo_figures, demo_rounds
+from everloop.cli.demo_approval import approved
+from everloop.cli.demo_feed import Feed, Week
+from everloop.cli.demo_report import Options, Report, Stage
+from everloop.core.errors import EverloopError
+
+CASE = "credit"
+ALARM_WEEKS = 8
+"""The figures "before" are the old champion's from so many weeks before the alarm on (from the shift on, where it is documented)."""
+DAYS = 7
+"""Calls a replayed week is sent in, one a day."""
+
+
+def run(client: Any, report: Report, options: Options) -> None:
+    """Go once round the loop with generated loans, or with options.data; stages that do not come to pass are said, not made up."""
+    case = _Credit(client, report, options)
+    case.data()
+    case.build()
+    if not case.gate():
+        case.tell()
+        return
+    case.serve()
+    case.observe()
+    case.adapt()
+    case.why()
+    case.tell()
+
+
+class _Credit:
+    """One trip: what was made so far, and what happened in which week."""
+
+    def __init__(self, client: Any, report: Report, options: Options) -> None:
+        self.client, self.report, self.options = client, report, options
+        self.feed: Feed
+        self.loads: list[str] = []
+        self.run_id = ""
+        self.first = self.champion = ""
+        self.decision: dict[str, Any] = {}
+        self.sent: list[dict[str, Any]] = []  # predictions: id, release, week, known, label, prediction, probability
+        self.told = 0
+        self.events: list[str] = []
+        self.drift_week: int | None = None
+        self.alarm: dict[str, Any] | None = None
+        self.position = 0
+        self.waiting: str | None = None
+        self.recovered: dict[str, Any] = {}
+
+    # 1. data
+
+    def data(self) -> None:
+        """The history whose outcomes are known becomes a dataset version, with schema, statistics and roles."""
+        with self.report.stage(CASE, "data") as s:
+            options = self.options
+            if options.data is None:
+                self.feed = demo_feed.generated(demo_rounds.seed_of_round(self.client, demo_feed.DATASET, options.seed, s))
+            else:
+                self.feed = demo_feed.from_table(self.client, options.data, str(options.target), options.time, options.positive)
+                s.refs["file"] = self.feed.reads[0]
+            for note in self.feed.notes:
+                s.say(note)
+            asset = self._load(self.feed.begins, s)
+            demo_rounds.mark(self.client, asset["ref"])
+            manifest = asset["manifest"]
+            missing = [c for c, stats in (manifest.get("stats") or {}).items() if stats.get("missing")]
+            s.say(f"{manifest['rows']} rows with known outcome, {len(manifest['schema'])} columns ({len(missing)} with missing values)")
+            task = manifest["task"]
+            s.say(f"{task['task']}: {task['why']}")
+            self.task = task
+
+    def _load(self, at: float, s: Stage | None = None) -> dict[str, Any]:
+        """The newest rows whose outcome is known at `at`, as a dataset version."""
+        feed = self.feed
+        asset = self.client.data.add(feed.dataset, feed.matured(at), roles=feed.roles, reads=feed.reads)
+        if s is not None:
+            s.refs["dataset"] = asset["ref"]
+        if asset["ref"] not in self.loads:
+            self.loads.append(asset["ref"])
+        return asset
+
+    # 2. build
+
+    def build(self) -> None:
+        """The tabular pipeline in a worker: split, train, register, release."""
+        from everloop.build import tabular
+
+        with self.report.stage(CASE, "build") as s:
+            self.client.pipelines.put(self.feed.name, tabular.PIPELINE)
+            self.params = {"dataset": f"dataset:{self.feed.dataset}", "name": self.feed.name}
+            run = self.client.pipelines.run(self.feed.name, {**self.params, "dataset": self.loads[-1]})["id"]
+            s.refs["run"] = run
+            made = self._built(run, s)
+            s.refs |= made
+            self.first = made["release"]
+
+    def _built(self, run: str, s: Stage) -> dict[str, str]:
+        """Wait for a pipeline run; what it made: {"model", "suite", "release"}, its figures said."""
+        state = self.client.pipelines.wait(run, progress=lambda step, now: s.doing(f"{step} {now}"))
+        results = {task["step"]: task["result"] or {} for task in state["tasks"]}
+        seconds = sum((t["ended_at"] or 0) - (t["started_at"] or 0) for t in state["tasks"])
+        trained = results.get("train") or {}
+        scores = ", ".join(f"{name} {value:.3f}" for name, value in (trained.get("validation") or {}).items())
+        s.say(f"pipeline {' -> '.join(t['step'] for t in state['tasks'])} in a worker, {seconds:.1f} s of work")
+        s.say(f"{trained.get('chosen')} is kept ({scores} on rows not trained on), served by {trained.get('engine')}")
+        for name, value in (trained.get("validation") or {}).items():
+            s.figure(f"validation_{name}", value)
+        found = {}
+        for result in results.values():
+            found |= {k: v for k, v in result.items() if k in ("model", "suite", "release")}
+        return found
+
+    # 3. gate
+
+    def gate(self) -> bool:
+        """The first version meets the gate; whether it went live."""
+        with self.report.stage(CASE, "gate") as s:
+            feed = self.feed
+            rules = demo_figures.rules(self.task, feed, self.client.data.get(self.loads[-1])["manifest"])
+            self.client.gates.declare("release", feed.name, suite=f"suite:{feed.name}", requirements=rules, approval="not_first")
+            decision = self._judge(self.first, s)
+            if decision["verdict"] != "pass":
+                s.say(f"{decision['ref']} does not go live: {decision['why']}")
+                if self.options.data is None:
+                    raise EverloopError("The first model did not pass its gate.", decision["why"])
+                self.events.append(f"the gate said {decision['verdict']} to {decision['ref']}, so nothing is served: {decision['why']}")
+                return False
+            if decision["approval"] == "pending":
+                s.say(f"{decision['against']} is live, so a person must approve")
+                if not self._approve(decision, s):
+                    return False
+            else:
+                self.client.assets.move_alias(decision["ref"], "champion", decision=decision["id"], why="passed its gate")
+            self.champion = self.first = decision["ref"]
+            s.say(f"{decision['ref']} is the champion")
+            self.events.append(f"{decision['ref']} passed its gate ({demo_figures.short(decision)}) and went live")
+            return True
+
+    def _judge(self, ref: str, s: Stage) -> dict[str, Any]:
+        decision = self.client.gates.evaluate(ref)
+        s.refs["decision"] = decision["id"]
+        s.scores(decision["scores"])
+        for score in decision["scores"]:
+            s.say(f"{score['verdict']:<12} {score['why']}"[:240])
+        return dict(decision)
+
+    def _approve(self, decision: dict[str, Any], s: Stage) -> bool:
+        if approved(self.client, decision, self.options, s):
+            return True
+        self.waiting = decision["id"]
+        self.events.append(f"{decision['ref']} passed its gate and waits for a person: everloop gates approve {decision['id']}")
+        return False
+
+    # 4. serve
+
+    def serve(self) -> None:
+        """The endpoint answers by the Open Inference Protocol, and a whole file in batches."""
+        with self.report.stage(CASE, "serve") as s:
+            feed = self.feed
+            self.client.endpoints.put(feed.name, "predict", release=feed.name)
+            s.refs["endpoint"] = f"/v2/models/{feed.name}/infer"
+            row = demo_feed.plain_rows(
+                feed.weeks[0].rows.dropna().head(1) if len(feed.weeks[0].rows.dropna()) else feed.weeks[0].rows.head(1), feed.features
+            )[0]
+            answer = demo_figures.infer(self.client, feed.name, row)
+            s.say(f"POST /v2/models/{feed.name}/infer: {demo_figures.outputs(answer)}")
+            s.refs["trace"] = answer["parameters"]["trace_id"]
+            s.refs["release"] = answer["parameters"]["release"]
+            source, target, count = demo_figures.batch(self.client, feed, self.options.home / "demo")
+            s.refs |= {"batch_in": str(source), "batch_out": str(target)}
+            s.say(f"batch: {count} rows of {source} -> {target}")
+            retrain = {"pipeline": feed.name, "params": self.params}
+            self.monitor = self.client.monitors.put(
+                feed.name,
+                feed.name,
+                checks=[{"check": "decay"}, {"check": "drift"}],
+                window_days=7,
+                label_window_days=56 if feed.shift_week else 21,
+                min_rows=min(100, min(len(w.rows) for w in feed.weeks)),
+                on_fail=retrain,
+            )
+            s.refs["monitor"] = feed.name
+            s.say("a monitor watches it: errors by labels (decay) start a retraining, a shift of inputs (drift) is told")
+
+    # 5. observe
+
+    def observe(self) -> None:
+        """Weeks pass until a challenger passed its gate, or the weeks are over."""
+        with self.report.stage(CASE, "observe") as s:
+            while self.position < len(self.feed.weeks) and not self.waiting:
+                if self._week(s):
+                    return
+            if self.alarm is None:
+                s.say(f"{len(self.feed.weeks)} weeks passed and the monitor saw no decay; nothing was retrained")
+                self.events.append(f"in {len(self.feed.weeks)} weeks the monitor saw no decay, so nothing was retrained")
+                if self.feed.shift_week is not None:
+                    raise EverloopError("The world changed and the monitor saw no decay.", "See the figures of this stage.")
+            elif self.feed.shift_week is not None:
+                raise EverloopError("The model decayed, and no challenger passed its gate.", "See the decisions: everloop gates decisions")
+
+    def _week(self, s: Stage) -> bool:
+        """Replay one week; True when the monitor started a retraining whose release passed its gate (self.decision)."""
+        week = self.feed.weeks[self.position]
+        self.position += 1
+        s.doing(f"week {week.number}: {len(week.rows)} rows")
+        self._send(week)
+        self._label(week.until)
+        self._load(week.until)
+        seen = self.client.monitors.tick(self.feed.name, week.until)
+        demo_figures.monitor_figures(s, seen, week.number, before_shift=self._before_shift(week))
+        if seen["verdict"] == "fail" and self.drift_week is None and not seen["act"]:
+            self.drift_week = week.number
+        s.say(f"week {week.number}: {seen['verdict']}. {seen['why']}"[:200])
+        if not seen["run"]:
+            return False
+        self.alarm = {"week": week.number, **seen}
+        s.say(f"the monitor starts a retraining by itself: run {seen['run']}")
+        s.refs[f"retraining_week_{week.number}"] = seen["run"]
+        made = self._built(seen["run"], s)
+        s.refs |= {f"{k}_week_{week.number}": v for k, v in made.items()}
+        self.decision = self._judge(made["release"], s)
+        if self.decision["verdict"] != "pass":
+            s.say(f"{made['release']} is refused ({self.decision['verdict']}); {self.champion} goes on")
+            self.events.append(
+                f"week {week.number}: {demo_figures.alarm(seen)}; retrained, {made['release']} refused by the gate ({self.decision['verdict']})"
+            )
+            return False
+        self.events.append(f"week {week.number}: {demo_figures.alarm(seen)}; it retrained by itself, {made['release']} passed its gate")
+        return True
+
+    def _before_shift(self, week: Week) -> bool | None:
+        return None if self.feed.shift_week is None else week.number < self.feed.shift_week
+
+    def _send(self, week: Week) -> None:
+        """The week's rows through the endpoint, a call a day; the answers are kept with their outcomes until these are known."""
+        rows = demo_feed.plain_rows(week.rows, self.feed.features)
+        outcome = week.rows[self.feed.target].tolist()
+        for day in range(DAYS):
+            some = range(len(rows) * day // DAYS, len(rows) * (day + 1) // DAYS)
+            if not some:
+                continue
+            at = week.since + (day + 1) * demo_feed.WEEK / DAYS - 1
+            answer = self.client.endpoints.predict(self.feed.name, [rows[i] for i in some], at=at)
+            for i, told in zip(some, answer["predictions"], strict=True):
+                self.sent.append(
+                    {**told, "release": answer["release"], "week": week.number, "known": week.known[i], "label": outcome[i], "sent": False}
+                )
+
+    def _label(self, at: float) -> None:
+        """Outcomes known by now are sent as labels."""
+        due = [p for p in self.sent if not p["sent"] and p["known"] <= at and p["label"] == p["label"] and p["label"] is not None]
+        self.client.traces.labels({"prediction_id": p["prediction_id"], "label": _text(p["label"], self.task), "at": p["known"]} for p in due)
+        for p in due:
+            p["sent"] = True
+
+    # 6. adapt
+
+    def adapt(self) -> None:
+        """The challenger waits for a person, is promoted, and the remaining weeks show whether it is better."""
+        if self.decision.get("verdict") != "pass" or self.decision["ref"] == self.champion or self.waiting:
+            return
+        with self.report.stage(CASE, "adapt") as s:
+            before = self.champion
+            if not self._promote(s):
+                return
+            alarm = dict(self.alarm or {})
+            while self.position < len(self.feed.weeks) and not self.waiting:
+                if self._week(s):
+                    self._promote(s)
+            since = max(self.feed.shift_week or 0, int(alarm["week"]) - ALARM_WEEKS)
+            self.recovered = demo_figures.recovery(s, self.sent, self.task, before, self.champion, since)
+
+    def _promote(self, s: Stage) -> bool:
+        decision = self.decision
+        s.refs |= {"challenger": decision["ref"], "decision": decision["id"]}
+        if decision["approval"] == "pending":
+            s.say(f"{decision['ref']} waits for a person's approval (the gate says approval: not_first)")
+            if not self._approve(decision, s):
+                return False
+        else:
+            self.client.assets.move_alias(decision["ref"], "champion", decision=decision["id"], why="passed its gate")
+        self.champion = decision["ref"]
+        s.refs["champion"] = self.champion
+        s.say(f"{self.champion} is the champion; the endpoint answers with it from the next call on")
+        return True
+
+    # 7. why
+
+    def why(self) -> None:
+        """Back from the last answer, and forward from the first load."""
+        with self.report.stage(CASE, "why") as s:
+            last = self.sent[-1]["prediction_id"]
+            found = self.client.why(last)
+            s.refs["prediction"] = last
+            names = [node["ref"] for node in found["nodes"]]
+            s.say(f"everloop why {last}")
+            s.say(f"   rests on {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}")
+            reached = self.client.impact(self.loads[0])
+            answers = sum((reached.get("answers") or {}).values())
+            s.refs["loaded_first"] = self.loads[0]
+            s.figure("impact_releases", len(reached["releases"]))
+            s.figure("impact_calls", answers)
+            s.say(f"everloop impact {self.loads[0]}")
+            s.say(f"   {len(reached['nodes'])} versions and runs rest on it; {', '.join(reached['releases'])} answered {answers} calls")
+
+    def tell(self) -> None:
+        """What the last screen says."""
+        name = self.feed.name
+        lines = list(self.events)
+        for metric, (old, new) in self.recovered.items():
+            lines.append(f"live {metric} {old.value:.3f} (n {old.n}) before, {new.value:.3f} (n {new.n}) after")
+        links = {"endpoint": f"/ui/endpoints/{name}", "monitor": f"/ui/monitors/{name}", "pipeline": f"/ui/pipelines/{name}"}
+        if self.decision.get("id"):
+            links["decision"] = f"/ui/decisions/{self.decision['id']}"
+        if self.sent:
+            links["last answer"] = f"/ui/traces/{self.sent[-1]['prediction_id'].partition('-')[0]}"
+        title = f"{self.task['task']} on {self.options.data or 'generated loans'}, {self.champion or 'nothing'} is live"
+        following = ["everloop demo credit --data YOUR.csv --target COLUMN"]
+        if self.sent:
+            following.append(f"everloop why {self.sent[-1]['prediction_id']}")
+        if self.waiting:
+            following.insert(0, f"everloop gates approve {self.waiting}")
+        following.append("everloop init my-model --template tabular")
+        self.report.tell(CASE, title, lines, links, following)
+
+
+def _text(value: Any, task: dict[str, Any]) -> Any:
+    from everloop.core.labels import label
+
+    return float(value) if task["task"] == "regression" else label(value)

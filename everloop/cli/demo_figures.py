@@ -1,0 +1,163 @@
+"""Figures and small calls of the credit demo: gate rules by kind of task, one call by the Open Inference Protocol, a batch, what changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from everloop.cli.demo_feed import Feed
+from everloop.cli.demo_report import Stage
+from everloop.cli.endpoints import CHUNK, read_rows
+
+BATCH_WEEKS = 2
+"""Weeks of applications in the file that is scored in batch."""
+
+
+def rules(task: Mapping[str, Any], feed: Feed, manifest: Mapping[str, Any]) -> list[str]:
+    """The gate's requirements: for the generated loans what a lender would ask, for one's own data better than a guess and not slower than 100 ms."""
+    if feed.shift_week is not None:
+        gaps = [f"fairness_gap({name}) <= 0.15" for name in feed.roles.get("protected", ())]
+        return ["auc >= 0.65", "auc >= champion - 0.02", "ece <= 0.10", *gaps, "latency_p95_ms <= 50"]
+    if task["task"] == "regression":
+        spread = (manifest.get("stats") or {}).get(feed.target, {}).get("std") or 1.0
+        return ["r2 >= 0", f"rmse <= champion + {0.02 * spread:.3g}", "latency_p95_ms <= 100"]
+    if task["task"] == "binary":
+        return ["auc >= 0.6", "auc >= champion - 0.03", "ece <= 0.2", "latency_p95_ms <= 100"]
+    share = max(feed.history[feed.target].value_counts(normalize=True))
+    return [f"accuracy >= {share:.3f}", "accuracy >= champion - 0.03", "latency_p95_ms <= 100"]
+
+
+def infer(client: Any, name: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """One row by the Open Inference Protocol, as a foreign client would send it."""
+    model = client._http.get(f"/v2/models/{name}")
+    tensors = []
+    for column in model["inputs"]:
+        value = row.get(column["name"])
+        text = column["datatype"] == "BYTES"
+        if value is None and text:
+            continue
+        tensors.append({"name": column["name"], "shape": [1], "datatype": column["datatype"], "data": [str(value) if text else value]})
+    return dict(client._http.post(f"/v2/models/{name}/infer", json={"inputs": tensors}))
+
+
+def outputs(answer: Mapping[str, Any]) -> str:
+    """An inference answer in one line."""
+    told = {o["name"]: o["data"][0] for o in answer["outputs"]}
+    return ", ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in told.items())
+
+
+def batch(client: Any, feed: Feed, folder: Path) -> tuple[Path, Path, int]:
+    """Score a CSV file through the endpoint, a line of JSON a row: (file in, file out, rows)."""
+    import pandas as pd
+
+    folder.mkdir(parents=True, exist_ok=True)
+    source, target = folder / f"{feed.name}-applications.csv", folder / f"{feed.name}-scored.jsonl"
+    pd.concat([w.rows for w in feed.weeks[:BATCH_WEEKS]])[feed.features].to_csv(source, index=False)
+    rows = read_rows(source)
+    with target.open("w", encoding="utf-8") as out:
+        for start in range(0, len(rows), CHUNK):
+            for told in client.endpoints.predict(feed.name, rows[start : start + CHUNK], session="batch", at=feed.begins - 1)["predictions"]:
+                out.write(json.dumps(told) + "\n")
+    return source, target, len(rows)
+
+
+def monitor_figures(s: Stage, seen: Mapping[str, Any], week: int, before_shift: bool | None) -> None:
+    """What the monitor saw in one week, as figures; `before_shift` says whether the generator's world had changed yet."""
+    for score in seen["scores"]:
+        basis = (score.get("details") or {}).get("basis")
+        s.figure(
+            f"{score['name']}_week_{week}",
+            score["value"],
+            interval=score["interval"],
+            n=score["n"],
+            verdict=score["verdict"],
+            basis=basis,
+            before_shift=before_shift,
+        )
+
+
+def short(decision: Mapping[str, Any]) -> str:
+    """A decision's figures in a few words: `auc 0.79 (n 750), ...`."""
+    told = [f"{s['name'].split()[0]} {_round(s['value'])}" for s in decision["scores"] if s["value"] is not None]
+    n = max((s["n"] for s in decision["scores"]), default=0)
+    return f"{', '.join(told)}; n {n}"
+
+
+def compared(decision: Mapping[str, Any]) -> str:
+    """The paired comparison with the champion in words, or nothing."""
+    for score in decision["scores"]:
+        details = score.get("details") or {}
+        if details.get("champion") is not None and details.get("candidate") is not None:
+            metric = score["name"].split()[0]
+            return f"{metric} {_round(details['candidate'])} against {_round(details['champion'])} on the same {score['n']} rows"
+    return ""
+
+
+def alarm(seen: Mapping[str, Any]) -> str:
+    """Why the monitor acted, in a few words."""
+    score = next((s for s in seen["scores"] if s["verdict"] == "fail" and (s.get("details") or {}).get("basis") == "labels"), None)
+    if score is None:
+        return "the monitor called for action"
+    losses = (score.get("details") or {}).get("losses") or {}
+    error = losses.get("error") or {}
+    text = f"errors {_round(error.get('live', score['value']))} on {score['n']} labelled rows, {_round(error.get('reference'))} at the gate"
+    brier = losses.get("brier")
+    return f"{text} (Brier {_round(brier['live'])}, was {_round(brier['reference'])})" if brier else text
+
+
+def quality(sent: Iterable[Mapping[str, Any]], task: Mapping[str, Any]) -> dict[str, Any]:
+    """{name: Estimate} over predictions whose label is known: AUC and accuracy, or the mean absolute error."""
+    import numpy as np
+
+    from everloop.checks import checks
+    from everloop.checks.base import NotAssessable
+    from everloop.core.labels import label
+    from everloop.core.types import Results
+
+    rows = [p for p in sent if p["sent"]]
+    if not rows:
+        return {}
+    number = task["task"] == "regression"
+    plain = (lambda v: float(v)) if number else label
+    key = f"probability_{task.get('positive')}"
+    probability = np.array([float(p[key]) for p in rows]) if task["task"] == "binary" and key in rows[0] else None
+    results = Results(
+        len(rows),
+        task["task"],
+        np.array([plain(p["label"]) for p in rows], dtype=float if number else object),
+        np.array([plain(p["prediction"]) for p in rows], dtype=float if number else object),
+        probability,
+        positive=task.get("positive"),
+    )
+    found = {}
+    for name in ("mae",) if number else ("auc", "accuracy") if probability is not None else ("accuracy",):
+        try:
+            found[name] = checks.get(name)().estimate(results)
+        except NotAssessable:
+            continue
+    return found
+
+
+def recovery(s: Stage, sent: list[dict[str, Any]], task: Mapping[str, Any], before: str, after: str, since: int) -> dict[str, Any]:
+    """Live figures of the old champion from week `since` on, and of the new one, from labels that came; figures and a line; {} if too few labels."""
+    old = quality([p for p in sent if p["release"] == before and p["week"] >= since], task)
+    new = quality([p for p in sent if p["release"] == after], task)
+    found = {}
+    for name in old:
+        if name not in new:
+            continue
+        for tag, one in (("before", old[name]), ("after", new[name])):
+            s.figure(f"live_{name}_{tag}", one.value, interval=one.interval, n=one.n)
+        found[name] = (old[name], new[name])
+        s.say(
+            f"live {name}: {_round(old[name].value)} ({before}, weeks {since} on, n {old[name].n}) -> {_round(new[name].value)} ({after}, n {new[name].n})"
+        )
+    if not found:
+        s.say("too few outcomes of the new champion's predictions are known yet to compare")
+    return found
+
+
+def _round(value: Any) -> str:
+    return "-" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
