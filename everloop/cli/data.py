@@ -12,6 +12,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     data = typer.Typer(no_args_is_help=True, help="Datasets: tables and documents, versioned.")
     data.command("add")(add)
+    data.command("add-documents")(add_documents)
     data.command("list")(list_datasets)
     data.command("show")(show)
     app.add_typer(data, name="data")
@@ -36,6 +37,15 @@ def add(
         return
     roles = {"target": target, "time": time, "positive": positive, "protected": protected or (), "id": id}
     _said(client.data.add(name, file, **roles, contract=_contract(contract), description=description))
+
+
+def add_documents(
+    name: str = typer.Argument(help="Name of the dataset"),
+    paths: list[Path] = typer.Argument(help="Folders and files: PDF, HTML, Markdown, text"),
+    description: str = "",
+) -> None:
+    """Load documents as the next version of a dataset; says what could not be read, and why."""
+    _said(_client().data.add_documents(name, paths, description=description))
 
 
 def list_datasets(search: str = typer.Argument("", help="Part of a name"), limit: int = 20) -> None:
@@ -89,7 +99,8 @@ def _said(asset: dict[str, Any]) -> None:
         for note in manifest["notes"]:
             typer.echo(f"note: {note}")
         return
-    typer.echo(f"{asset['ref']}: {len(manifest['documents']):,} documents")
+    chars, pages = sum(d["chars"] for d in manifest["documents"]), sum(d["pages"] or 0 for d in manifest["documents"])
+    typer.echo(f"{asset['ref']}: {len(manifest['documents']):,} documents, {chars:,} characters" + (f", {pages:,} PDF pages" if pages else ""))
     for one in manifest["skipped"]:
         typer.echo(f"skipped {one['path']}: {one['why']}")
 

@@ -71,20 +71,33 @@ class Data:
         return self._http.upload("/api/v1/datasets", fields, [("file", f"{name}.parquet", _parquet(data))], timeout=_SECONDS)
 
     def add_documents(
-        self, name: str, folder: str | os.PathLike[str], *, description: str = "", run: str | None = None, reads: Iterable[str] = ()
+        self,
+        name: str,
+        files: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | Mapping[str, bytes],
+        *,
+        description: str = "",
+        run: str | None = None,
+        reads: Iterable[str] = (),
     ) -> dict[str, Any]:
-        """Load a file or all files of a folder (PDF, HTML, Markdown, text ...) as one version of a documents dataset."""
-        base = Path(folder)
-        if base.is_file():
-            found = [(base.name, base)]
-        elif base.is_dir():
-            found = [(p.relative_to(base).as_posix(), p) for p in sorted(base.rglob("*")) if p.is_file() and _wanted(p.relative_to(base))]
-        else:
-            raise BadInput(f"There is no folder {base}.", "Give a folder with PDF, HTML, Markdown or text files.")
-        if not found:
-            raise BadInput(f"The folder {base} holds no files.", "Put PDF, HTML, Markdown or text files into it.")
+        """Load documents (PDF, HTML, Markdown, text) as one version of a documents dataset: a folder, a file, a list of both, or {path: bytes}.
+
+        What cannot be read is listed with why in the manifest's `skipped`; BadInput where nothing can, and nothing is loaded then.
+        """
+        found = dict(files) if isinstance(files, Mapping) else {path: file.read_bytes() for path, file in _found(files).items()}
         fields = {k: v for k, v in {"name": name, "description": description, "run": run or "", "reads": _json([*reads] or None)}.items() if v}
-        return self._http.upload("/api/v1/datasets", fields, [("files", path, file.read_bytes()) for path, file in found], timeout=_SECONDS)
+        return self._http.upload("/api/v1/datasets", fields, [("files", path, data) for path, data in found.items()], timeout=_SECONDS)
+
+    def documents(self, ref: str) -> list[dict[str, Any]]:
+        """The texts of a documents dataset: {"id", "path", "title", "type", "text", "headings", "pages"} each; `id` is the path."""
+        parsed = Ref.parse(ref, "dataset")
+        path = f"/api/v1/datasets/{quote(parsed.name, safe='')}/{parsed.at or 'latest'}/documents"
+        items: list[dict[str, Any]] = []
+        offset: int | None = 0
+        while offset is not None:
+            page = self._http.get(path, params={"offset": offset, "limit": 1000})
+            items += page["items"]
+            offset = page["next"]
+        return items
 
     def list(self, search: str = "", limit: int = 100) -> list[dict[str, Any]]:
         """Datasets by last change, newest first."""
@@ -155,6 +168,25 @@ def _parquet(data: Any) -> bytes:
     file = io.BytesIO()
     pq.write_table(data, file, compression="zstd")
     return file.getvalue()
+
+
+def _found(files: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> dict[str, Path]:
+    """Path within the load to file. Files of one folder go by their path inside it; of several, by the folder's name too."""
+    given = [Path(files)] if isinstance(files, (str, os.PathLike)) else [Path(f) for f in files]
+    found: dict[str, Path] = {}
+    for base in given:
+        if base.is_file():
+            name = base.name if base.name not in found else base.as_posix().lstrip("./")
+            found[name] = base
+        elif base.is_dir():
+            head = "" if len(given) == 1 else f"{base.resolve().name}/"
+            inside = {p.relative_to(base).as_posix(): p for p in sorted(base.rglob("*")) if p.is_file() and _wanted(p.relative_to(base))}
+            if not inside:
+                raise BadInput(f"The folder {base} holds no files.", "Put PDF, HTML, Markdown or text files into it.")
+            found |= {head + path: file for path, file in inside.items()}
+        else:
+            raise BadInput(f"There is no folder or file {base}.", "Give a folder with PDF, HTML, Markdown or text files.")
+    return found
 
 
 def _wanted(path: Path) -> bool:

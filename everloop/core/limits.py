@@ -36,7 +36,7 @@ REGEX_CHARS = 1_000
 """Length of a user's regular expression (run by RE2, linear time)."""
 CSV_BYTES = 8 * 1024 * 1024 * 1024
 """Largest table read by the tabular readers."""
-MANIFEST_BYTES = 1_000_000
+MANIFEST_BYTES = 8_000_000
 """Largest manifest of an asset, as JSON."""
 LINEAGE_NODES = 2_000
 """Nodes that one lineage question walks at most."""
@@ -146,3 +146,25 @@ SERIES_BUCKETS = 60
 """Buckets of a series over time, about."""
 DECLARATIONS = 500
 """Things that one apply may declare."""
+DOCUMENTS = 20_000
+"""Files in one dataset of documents."""
+DOCUMENT_BYTES = 64 * 1024 * 1024
+"""Largest single document that is read."""
+DOCUMENT_CHARS = 10_000_000
+"""Characters of text in one document."""
+DOCUMENTS_CHARS = 500_000_000
+"""Characters of text in one dataset of documents."""
+PDF_PAGES = 5_000
+"""Pages of one PDF."""
+PDF_SECONDS = 120.0
+"""Reading one PDF stops after this long."""
+CHUNK_CHARS = (100, 20_000)
+"""Shortest and longest size of a passage, in characters."""
+DOCUMENTS_PAGE_CHARS = 8_000_000
+"""Characters of document texts in one answer; the rest is on the next page."""
+QUERY_CHARS = 10_000
+"""Characters of a question that retrieval looks at."""
+QUERY_TERMS = 256
+"""Distinct terms of a question that retrieval looks at; the most frequent stay."""
+RETRIEVE_MAX = 1_000
+"""Passages that one search answers at most."""

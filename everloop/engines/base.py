@@ -1,12 +1,13 @@
 """What an engine is, and the registries through which files here and third parties offer one.
 
-Two kinds: a *model engine* loads a registered model's files into a `Predictor`; an *LLM engine* makes a `Serve` from the spec in a release's
-parameters. A new one is one file here, or an entry point of group `everloop` named `engine.<name>` or `llm.<name>`.
+Three kinds: a *model engine* loads a registered model's files into a `Predictor`; an *LLM engine* makes a `Serve` from the spec in a release's
+parameters; an *embedder* turns texts into vectors. A new one is one file here, or an entry point of group `everloop` named `engine.<name>`,
+`llm.<name>` or `embedder.<name>`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from everloop.core.registry import Registry
@@ -34,3 +35,29 @@ Make = Callable[[Mapping[str, Any], Secrets], Serve]
 
 engines: Registry[Load] = Registry("engine", "everloop.engines")
 llms: Registry[Make] = Registry("llm", "everloop.engines")
+
+
+class Embedder(Protocol):
+    """From texts to vectors, from any thread."""
+
+    name: str
+    dims: int
+
+    def embed(self, texts: Sequence[str]) -> Any:
+        """A float32 array of `dims` columns, one row a text, of length 1 (a row of zeros where a text says nothing to it)."""
+
+    def save(self) -> bytes:
+        """What `load` needs besides the settings; b"" where nothing."""
+
+
+class Embedding(Protocol):
+    """A kind of embedder, as the registry holds it."""
+
+    def fit(self, texts: Sequence[str], settings: Mapping[str, Any]) -> Embedder:
+        """An embedder for these texts; kinds that are trained elsewhere only look at the settings. BadInput for settings that cannot be."""
+
+    def load(self, spec: Mapping[str, Any], read: Read) -> Embedder:
+        """The embedder of an index's manifest: {"name", "dims", "file" (digest of what `save` gave), ...settings}."""
+
+
+embedders: Registry[Embedding] = Registry("embedder", "everloop.engines")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from everloop.assets import table_roles, table_stats, tables
 from everloop.core.errors import BadInput, NotFound
-from everloop.core.limits import TABLE_PREVIEW_ROWS
+from everloop.core.limits import DOCUMENTS_PAGE_CHARS, TABLE_PREVIEW_ROWS
 from everloop.core.principal import Principal, Role
 from everloop.core.refs import Ref, check_name
 
@@ -101,6 +101,21 @@ class Data:
             rows = [list(row) for row in zip(*cut.values(), strict=True)]
         return {"ref": asset["ref"], "columns": names, "rows": rows, "total": total, "next": offset + limit if offset + limit < total else None}
 
+    async def documents(self, who: Principal, ref: str, limit: int = 100, offset: int = 0) -> dict[str, Any]:
+        """Texts of a documents dataset: {"ref", "items": [{"id", "path", "title", "type", "text", "headings", "pages"}], "total", "next"}.
+
+        `headings` are [offset, level] and `pages` offsets of page starts in the text. A page ends early once it holds DOCUMENTS_PAGE_CHARS.
+        """
+        asset = await self._dataset(who, ref)
+        manifest = asset["manifest"]
+        if manifest.get("format") != "documents":
+            raise BadInput(f"{asset['ref']} is a table, not a set of documents.", "Load documents with: everloop data add-documents NAME FOLDER")
+        limit, offset = max(1, min(limit, TABLE_PREVIEW_ROWS)), max(0, offset)
+        items = await asyncio.to_thread(self._texts, who.project, manifest, limit, offset)
+        total = len(manifest["documents"])
+        reached = offset + len(items)
+        return {"ref": asset["ref"], "items": items, "total": total, "next": reached if items and reached < total else None}
+
     async def columns(self, who: Principal, ref: str, names: Sequence[str] | None = None) -> dict[str, list[Any]]:
         """A table's columns as Python values, None for missing, datetimes as ISO text. NotFound for a column that is not there."""
         asset = await self._dataset(who, ref)
@@ -160,6 +175,19 @@ class Data:
         from everloop.assets import documents
 
         return documents.manifest(files, lambda data: self.ws.objects.put(project, data))
+
+    def _texts(self, project: str, manifest: Mapping[str, Any], limit: int, offset: int) -> list[dict[str, Any]]:
+        from everloop.assets import documents
+
+        items: list[dict[str, Any]] = []
+        room = DOCUMENTS_PAGE_CHARS
+        with self.ws.objects.open(project, manifest["text"]["digest"]) as lines:
+            for one in documents.texts(lines, offset, limit):
+                room -= len(one["text"])
+                if items and room < 0:
+                    break
+                items.append(one)
+        return items
 
     def _table(self, project: str, manifest: Mapping[str, Any], names: Sequence[str] | None = None) -> Any:
         import pyarrow.parquet as pq

@@ -51,6 +51,12 @@ async def rows(who: Who, ws: Ws, name: str, at: str, limit: int = 50, offset: in
     return await ws.data.preview(who, f"dataset:{name}@{at}", limit, offset)
 
 
+@router.get("/datasets/{name}/{at}/documents")
+async def documents(who: Who, ws: Ws, name: str, at: str, limit: int = 100, offset: int = 0) -> dict[str, Any]:
+    """Texts of a documents dataset: {ref, items: [{id, path, title, type, text, headings, pages}], total, next}."""
+    return await ws.data.documents(who, f"dataset:{name}@{at}", limit, offset)
+
+
 async def _table(who: Who, ws: Ws, name: str, upload: UploadFile, more: dict[str, Any]) -> dict[str, Any]:
     with ws.incoming() as file:
         await asyncio.to_thread(shutil.copyfileobj, upload.file, file, 1024 * 1024)

@@ -1,0 +1,196 @@
+"""The default store: exact search over arrays in memory, text and vector scores added up for every passage.
+
+An index is a list of segments. The first holds what was built at once; each `replace` adds a small one and marks what it replaces as gone,
+so that one document is indexed anew without touching the rest. Passages and vectors are Parquet, terms are npz: no pickle.
+
+Hybrid score: half the cosine, half the share of what was asked (in BM25 terms) that is there. Both are absolute, so a floor (`min_score`)
+means the same for every query, and neither is bent by how the other ranks; benchmarks/RESULTS.md has it beside rank fusion.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from everloop.core.errors import Corrupt
+from everloop.core.limits import QUERY_CHARS, QUERY_TERMS, RETRIEVE_MAX
+from everloop.store.vectors import Embed, Mode, Read, indexed, need_mode, stores
+from everloop.store.vectors.postings import K1, Postings, rarity
+from everloop.store.words import terms
+
+COLUMNS = ("chunk_id", "document", "path", "title", "heading", "position", "page", "text")
+FAST = 2_000_000
+"""Passages times dimensions up to which a search takes well under two milliseconds."""
+HEAD, HEAD_ABOVE, HEAD_KEPT = 128, 12_000_000, 1_000
+"""Above HEAD_ABOVE passages times dimensions, the first HEAD dimensions choose HEAD_KEPT passages, which all dimensions then score."""
+FLOOR = 1e-6
+
+
+class Segment:
+    """Passages indexed at once: an Arrow table of their texts, their vectors, their terms; `alive` says which still count."""
+
+    def __init__(self, table: Any, vectors: Any, postings: Postings, drops: Sequence[str] = (), saved: Mapping[str, Any] | None = None) -> None:
+        import numpy as np
+
+        self.table, self.vectors, self.postings, self.drops, self.saved = table, vectors, postings, list(drops), saved
+        self.n = len(vectors)
+        self.alive = np.ones(self.n, bool)
+        large = vectors.size > HEAD_ABOVE and vectors.shape[1] > HEAD
+        self.head = np.ascontiguousarray(vectors[:, :HEAD]) if large else None
+
+    @classmethod
+    def of(cls, chunks: Sequence[Mapping[str, Any]], embed: Embed, drops: Sequence[str] = ()) -> Segment:
+        """Index passages."""
+        import numpy as np
+        import pyarrow as pa
+
+        found = [indexed(c) for c in chunks]
+        vectors = np.ascontiguousarray(embed(found), dtype=np.float32)
+        columns = {name: [c.get("chunk" if name == "chunk_id" else name) for c in chunks] for name in COLUMNS}
+        types = [(name, pa.int32() if name in ("position", "page") else pa.large_string()) for name in COLUMNS]
+        return cls(pa.table(columns, schema=pa.schema(types)), vectors, Postings.of(found), drops)
+
+    def without(self, documents: frozenset[str]) -> Segment:
+        """The same passages, those of some documents no longer counted."""
+        import numpy as np
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        gone = pc.is_in(self.table["document"], value_set=pa.array(sorted(documents), pa.large_string())).to_numpy(zero_copy_only=False)
+        made = object.__new__(Segment)
+        made.__dict__.update(self.__dict__)
+        made.alive = self.alive & ~np.asarray(gone, bool)
+        return made
+
+    def scores(self, asked: dict[str, float], ceiling: float, vector: Any, mode: Mode, k: int) -> Any:
+        """(rows, scores) that hold at least the best k."""
+        import numpy as np
+
+        total = np.zeros(self.n, np.float32)
+        if mode != "vector" and ceiling > 0:
+            total += self.postings.score(asked) * np.float32((0.5 if mode == "hybrid" else 1.0) / ceiling)
+        share = np.float32(0.5 if mode == "hybrid" else 1.0)
+        text = total
+        by_vector = mode != "text" and bool(vector.any())
+        if by_vector:
+            near = self.vectors @ vector if self.head is None else self.head @ vector[:HEAD]
+            total = text + share * near
+        total = np.where(self.alive, total, np.float32(-1))
+        wanted = min(self.n, k if self.head is None or not by_vector else max(HEAD_KEPT, 4 * k))
+        rows = np.argpartition(-total, wanted - 1)[:wanted] if wanted < self.n else np.arange(self.n)
+        if by_vector and self.head is not None:
+            exact = text[rows] + share * (self.vectors[rows] @ vector)
+            return rows, np.where(self.alive[rows], exact, np.float32(-1))
+        return rows, total[rows]
+
+    def save(self, put: Callable[[bytes], Mapping[str, Any]]) -> Mapping[str, Any]:
+        """Store the segment where it is not stored yet; answers its entry in the manifest."""
+        if self.saved is None:
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+
+            flat = pa.array(self.vectors.reshape(-1))
+            table = self.table.append_column("vector", pa.FixedSizeListArray.from_arrays(flat, max(1, self.vectors.shape[1])))
+            out = io.BytesIO()
+            texts = {"compression": {name: "zstd" for name in COLUMNS} | {"vector.list.element": "none"}}
+            pq.write_table(table, out, use_dictionary=["document", "path", "title", "heading"], write_statistics=False, **texts)
+            self.saved = {"chunks": dict(put(out.getvalue())), "terms": dict(put(self.postings.save())), "count": self.n, "drops": self.drops}
+        return self.saved
+
+    @classmethod
+    def open(cls, entry: Mapping[str, Any], read: Read) -> Segment:
+        """A stored segment; Corrupt where its objects are not what they should be."""
+        import numpy as np
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            table = pq.read_table(pa.BufferReader(read(entry["chunks"]["digest"])))
+            column = table["vector"].combine_chunks()
+            dims = column.type.list_size
+            values = column.flatten().to_numpy(zero_copy_only=False)
+            vectors = np.ascontiguousarray(values, dtype=np.float32).reshape(-1, dims)
+            table = table.select(COLUMNS).combine_chunks()
+        except (pa.ArrowException, KeyError) as error:
+            raise Corrupt(f"The index's passages cannot be read: {error}.", "Build the index again.") from error
+        postings = Postings.load(read(entry["terms"]["digest"]))
+        if not len(vectors) == postings.n == int(entry["count"]):
+            raise Corrupt(f"The index holds {len(vectors)} passages and the terms of {postings.n}.", "Build the index again.")
+        return cls(table, vectors, postings, entry.get("drops") or (), entry)
+
+
+@stores.add("arrays")
+class Arrays:
+    """An index over segments (see the module)."""
+
+    def __init__(self, segments: Sequence[Segment], embed: Embed) -> None:
+        self.segments, self._embed = list(segments), embed
+        self.dims = int(self.segments[0].vectors.shape[1])
+        self.count = int(sum(s.alive.sum() for s in self.segments))
+        self.fast = sum(s.vectors.size for s in self.segments) <= FAST
+        self._n = max(1, sum(s.n for s in self.segments))
+        mean = sum(s.postings.total for s in self.segments) / self._n
+        for segment in self.segments:
+            if segment.postings.weights is None:
+                segment.postings.weigh(mean)
+
+    @classmethod
+    def create(cls, chunks: Sequence[Mapping[str, Any]], embed: Embed) -> Arrays:
+        """Index passages. BadInput is the caller's matter where there are none: this one wants at least one."""
+        return cls([Segment.of(chunks, embed)], embed)
+
+    @classmethod
+    def open(cls, manifest: Mapping[str, Any], read: Read, embed: Embed) -> Arrays:
+        """A stored index."""
+        segments: list[Segment] = []
+        for entry in manifest["segments"]:
+            drops = frozenset(entry.get("drops") or ())
+            segments = [s.without(drops) for s in segments] if drops else segments
+            segments.append(Segment.open(entry, read))
+        return cls(segments, embed)
+
+    def search(self, query: str, k: int = 4, mode: Mode = "hybrid") -> list[dict[str, Any]]:
+        """See `Index.search`."""
+        import numpy as np
+
+        need_mode(mode)
+        k = max(1, min(int(k), RETRIEVE_MAX))
+        query = query[:QUERY_CHARS]
+        asked, ceiling = self._asked(query)
+        vector = np.zeros(self.dims, np.float32) if mode == "text" else np.asarray(self._embed([query])[0], np.float32)
+        found: list[tuple[float, int, int]] = []
+        for s, segment in enumerate(self.segments):
+            rows, scores = segment.scores(asked, ceiling, vector, mode, k)
+            found.extend((-float(score), s, int(row)) for row, score in zip(rows, scores, strict=True) if score > FLOOR)
+        return [self._passage(i + 1, -score, s, row) for i, (score, s, row) in enumerate(sorted(found)[:k])]
+
+    def replace(self, chunks: Iterable[Mapping[str, Any]], drop: Iterable[str] = ()) -> Arrays:
+        """See `Index.replace`."""
+        chunks = list(chunks)
+        gone = frozenset(str(c["document"]) for c in chunks) | frozenset(drop)
+        return Arrays([*(s.without(gone) for s in self.segments), Segment.of(chunks, self._embed, sorted(gone))], self._embed)
+
+    def save(self, put: Callable[[bytes], Mapping[str, Any]]) -> dict[str, Any]:
+        """See `Index.save`: {"store", "segments", "chunks" (of the first segment), "count", "files"}."""
+        entries = [dict(s.save(put)) for s in self.segments]
+        files = []
+        for i, entry in enumerate(entries):
+            files += [{"path": f"{i}.parquet", **entry["chunks"]}, {"path": f"{i}.terms.npz", **entry["terms"]}]
+        return {"store": "arrays", "segments": entries, "chunks": entries[0]["chunks"], "count": self.count, "files": files}
+
+    def _asked(self, query: str) -> tuple[dict[str, float], float]:
+        """The query's terms with their weights, and the BM25 score that a passage full of all of them would come near to."""
+        counts = Counter(terms(query))
+        asked: dict[str, float] = {}
+        for term, times in counts.most_common(QUERY_TERMS):
+            held = sum(s.postings.found_in(term) for s in self.segments)
+            asked[term] = times * rarity(held, self._n)
+        return asked, sum(asked.values()) * (K1 + 1)
+
+    def _passage(self, n: int, score: float, segment: int, row: int) -> dict[str, Any]:
+        one = self.segments[segment].table.slice(row, 1).to_pylist()[0]
+        passage = {"n": n, "chunk": one["chunk_id"], **{name: one[name] for name in ("document", "path", "title", "heading", "text")}}
+        passage["score"] = round(min(1.0, max(0.0, score)), 6)
+        return passage if one["page"] is None else {**passage, "page": one["page"]}
