@@ -24,7 +24,9 @@ def manifest(files: Sequence[tuple[str, bytes]], put: Put) -> dict[str, Any]:
     the same manifest, in whatever order they come.
     """
     if len(files) > DOCUMENTS:
-        raise BadInput(f"{len(files):,} files are more than the {DOCUMENTS:,} that one dataset of documents may hold.", "Load them as several datasets.")
+        raise BadInput(
+            f"{len(files):,} files are more than the {DOCUMENTS:,} that one dataset of documents may hold.", "Load them as several datasets."
+        )
     skipped: list[dict[str, str]] = []
     kept: list[tuple[Document, bytes]] = []
     seen: dict[str, bytes] = {}
@@ -107,4 +109,8 @@ def _nothing(files: Sequence[tuple[str, bytes]], skipped: Sequence[dict[str, str
         return "There are no files to load."
     first = skipped[0]
     more = f" (and {len(skipped) - 1} more)" if len(skipped) > 1 else ""
-    return f"None of the {len(files)} files can be read: {first['path']}: {first['why']}{more}." if len(files) > 1 else f"{first['path']} cannot be read: {first['why']}."
+    return (
+        f"None of the {len(files)} files can be read: {first['path']}: {first['why']}{more}."
+        if len(files) > 1
+        else f"{first['path']} cannot be read: {first['why']}."
+    )

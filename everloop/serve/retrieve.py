@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -47,8 +48,8 @@ def retrieve(inner: Serve, index: Index, settings: Mapping[str, Any] | None = No
     async def serve(call: Call) -> Answer:
         question = last_question(call.inputs.messages)
         with span(call.trace, "retrieve", "RETRIEVER") as made:
-            search = (index.search, question, asked["k"], asked["mode"])
-            found = search[0](*search[1:]) if index.fast else await asyncio.to_thread(*search)
+            look = partial(index.search, question, asked["k"], asked["mode"])
+            found = look() if index.fast else await asyncio.to_thread(look)
             passages = [p for p in found if p["score"] >= asked["min_score"]]
             _tell(made, question, passages, asked)
         answer = await inner(call.replace(params={**call.params, "retrieved": passages}))

@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from functools import lru_cache
+from itertools import pairwise
 
-STOP = frozenset(
-    """a about above after again all also am an and any are as at be because been before being below between both but by can could did do does
+_STOP = """a about above after again all also am an and any are as at be because been before being below between both but by can could did do does
     doing down during each few for from further had has have having he her here hers him his how i if in into is it its itself just let me more
     most my no nor not now of off on once only or other our out over own same shall she should so some such than that the their them then there
     these they this those through to too under until up us very was we were what when where which while who whom why will with would you your
-    s t d ll m re ve don""".split()
-)
+    s t d ll m re ve don"""
+STOP = frozenset(_STOP.split())
 """English words that tell nothing about what a text is about."""
 _TOKEN = re.compile(r"[^\W_]+(?:[._'’][^\W_]+)*")
 _PART = re.compile(r"[._'’]")
@@ -93,9 +93,7 @@ _STEP_2 = {
     "logi": "log",
 }
 _STEP_3 = {"icate": "ic", "ative": "", "alize": "al", "iciti": "ic", "ical": "ic", "ful": "", "ness": ""}
-_STEP_4 = (
-    *("ement", "ance", "ence", "able", "ible", "ment", "ant", "ent", "ism", "ate", "iti", "ous", "ive", "ize", "ion", "al", "er", "ic", "ou"),
-)
+_STEP_4 = (*("ement", "ance", "ence", "able", "ible", "ment", "ant", "ent", "ism", "ate", "iti", "ous", "ive", "ize", "ion", "al", "er", "ic", "ou"),)
 _BY_LENGTH_2 = sorted(_STEP_2, key=len, reverse=True)
 _BY_LENGTH_3 = sorted(_STEP_3, key=len, reverse=True)
 
@@ -110,7 +108,7 @@ def _consonant(word: str, i: int) -> bool:
 def _measure(word: str) -> int:
     """How often a run of vowels is followed by a run of consonants."""
     shape = [_consonant(word, i) for i in range(len(word))]
-    return sum(1 for a, b in zip(shape, shape[1:], strict=False) if not a and b)
+    return sum(1 for a, b in pairwise(shape) if not a and b)
 
 
 def _has_vowel(word: str) -> bool:

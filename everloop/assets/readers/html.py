@@ -8,13 +8,17 @@ from typing import Any
 from everloop.assets.readers import readers
 from everloop.assets.text import Document, decode, squeeze, title_of
 
-_DROP = frozenset(["script", "style", "noscript", "template", "svg", "math", "iframe", "object", "canvas", "nav", "footer", "button", "select", "head"])
-_BLOCK = frozenset(
-    """address article aside blockquote body caption dd details dialog div dl dt fieldset figcaption figure form header hr html legend li main ol
-    p section summary table tbody td tfoot th thead tr ul""".split()
+_DROP = frozenset(
+    ["script", "style", "noscript", "template", "svg", "math", "iframe", "object", "canvas", "nav", "footer", "button", "select", "head"]
 )
-_HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden|font-size\s*:\s*0(?:px|em|%|;|\s|$)|opacity\s*:\s*0(?:\.0+)?\s*(?:;|$)", re.IGNORECASE)
+_BLOCKS = """address article aside blockquote body caption dd details dialog div dl dt fieldset figcaption figure form header hr html legend li main ol
+    p section summary table tbody td tfoot th thead tr ul"""
+_BLOCK = frozenset(_BLOCKS.split())
+_HIDDEN = re.compile(
+    r"display\s*:\s*none|visibility\s*:\s*hidden|font-size\s*:\s*0(?:px|em|%|;|\s|$)|opacity\s*:\s*0(?:\.0+)?\s*(?:;|$)", re.IGNORECASE
+)
 _CHARSET = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([a-zA-Z0-9_:-]{1,40})", re.IGNORECASE)
+_LISTS = frozenset(["ul", "ol", "table", "tbody", "thead", "tfoot"])
 _BREAK = "\x1f"
 
 
@@ -90,10 +94,9 @@ def _walk(root: Any, document: Document) -> None:
                 stack.append(("close", node))
             elif name in ("td", "th"):
                 stack.append(("close", node))
-            elif name in _BLOCK or _is_heading(name) or name == "pre":
-                if name not in ("ul", "ol", "table", "tbody", "thead", "tfoot") or not _inside_list(node):
-                    flush()
-                    stack.append(("close", node))
+            elif (name in _BLOCK or _is_heading(name) or name == "pre") and not (name in _LISTS and _inside_list(node)):
+                flush()
+                stack.append(("close", node))
             stack.extend(("open", child) for child in reversed(node.contents))
     flush()
 

@@ -71,7 +71,11 @@ def _walk(tokens: list[Any], document: Document) -> None:
             lines.append(token.content.rstrip())
         elif kind == "html_block":
             lines.append(_html(token.content))
-        if not depth and lines and kind in ("bullet_list_close", "ordered_list_close", "table_close", "paragraph_close", "fence", "code_block", "html_block"):
+        if (
+            not depth
+            and lines
+            and kind in ("bullet_list_close", "ordered_list_close", "table_close", "paragraph_close", "fence", "code_block", "html_block")
+        ):
             document.add("\n".join(line for line in lines if line.strip()))
             lines = []
 

@@ -16,7 +16,10 @@ _LOCK = threading.Lock()
 """PDFium is not safe to use from two threads at once."""
 _HYPHEN = re.compile(r"(\w)[\u00ad\ufffe\x02-]\n(?=[a-z])")
 _UNTITLED = re.compile(r"untitled|unbenannt|^microsoft word|\.(?:docx?|tex|dvi|indd|pdf|pptx?)$", re.IGNORECASE)
-_ERRORS = {3: "it is not a PDF, or it is damaged; open it in a viewer and save it again", 4: "it is encrypted with a password; save a copy without one"}
+_ERRORS = {
+    3: "it is not a PDF, or it is damaged; open it in a viewer and save it again",
+    4: "it is encrypted with a password; save a copy without one",
+}
 
 
 @readers.add("pdf")

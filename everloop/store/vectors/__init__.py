@@ -50,7 +50,9 @@ def open_index(manifest: Mapping[str, Any], read: Read, embed: Embed) -> Index:
     try:
         opened: Index = stores.get(str(manifest.get("store") or "arrays")).open(manifest, read, embed)
     except (KeyError, TypeError) as error:
-        raise BadInput(f"This is no index's manifest: {error} is missing or wrong.", "Build one with the pipeline step everloop.build.index:build.") from error
+        raise BadInput(
+            f"This is no index's manifest: {error} is missing or wrong.", "Build one with the pipeline step everloop.build.index:build."
+        ) from error
     return opened
 
 

@@ -94,7 +94,7 @@ class Segment:
             flat = pa.array(self.vectors.reshape(-1))
             table = self.table.append_column("vector", pa.FixedSizeListArray.from_arrays(flat, max(1, self.vectors.shape[1])))
             out = io.BytesIO()
-            texts = {"compression": {name: "zstd" for name in COLUMNS} | {"vector.list.element": "none"}}
+            texts = {"compression": dict.fromkeys(COLUMNS, "zstd") | {"vector.list.element": "none"}}
             pq.write_table(table, out, use_dictionary=["document", "path", "title", "heading"], write_statistics=False, **texts)
             self.saved = {"chunks": dict(put(out.getvalue())), "terms": dict(put(self.postings.save())), "count": self.n, "drops": self.drops}
         return self.saved
