@@ -168,3 +168,7 @@ QUERY_TERMS = 256
 """Distinct terms of a question that retrieval looks at; the most frequent stay."""
 RETRIEVE_MAX = 1_000
 """Passages that one search answers at most."""
+TRY_CHARS = 20_000
+"""Characters of a question that the form on an endpoint's page sends."""
+REASON_CHARS = 2_000
+"""Characters of the reason of an approval or rejection."""

@@ -79,6 +79,17 @@ class Overview:
             "why": why,
         }
 
+    async def signature(self, who: Principal, endpoint: dict[str, Any]) -> list[dict[str, Any]] | None:
+        """The inputs of the model that is live behind a predict endpoint: [{"name", "type", "categories"?, "min"?, "max"?}]; None where unknown."""
+        live = next((part["ref"] for part in endpoint["live"] if part["ref"]), None)
+        if live is None:
+            return None
+        model = (await self.ws.assets.get(who, live))["manifest"].get("pins", {}).get("model")
+        if model is None:
+            return None
+        inputs = ((await self.ws.assets.get(who, model))["manifest"].get("signature") or {}).get("inputs")
+        return [dict(i) for i in inputs or [] if isinstance(i, dict) and isinstance(i.get("name"), str)]
+
     async def find(self, who: Principal, text: str) -> dict[str, Any]:
         """What `text` may mean: {"node": exactly what it names ("trace:ID", "run:ID", "decision:ID", a reference) or None, "assets", "runs",
         "traces", "others"}, each list at most SEARCH_HITS long.

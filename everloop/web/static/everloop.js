@@ -46,6 +46,16 @@
     var size = Math.abs(value), text = size >= 1000 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(4)));
     return unit === "$" ? "$" + text : unit ? text + " " + unit : text;
   }
+  // Ticks of a time axis: a date at each day, hours and minutes within it; never a month before a day.
+  function times(u, ticks, index, space, step) {
+    var day = null;
+    return ticks.map(function (at) {
+      var iso = new Date(at * 1000).toISOString(), date = iso.slice(0, 10), first = date !== day;
+      day = date;
+      if (step >= 86400) return date.slice(5) + (ticks[0] === at ? "\n" + date.slice(0, 4) : "");
+      return iso.slice(11, step < 60 ? 19 : 16) + (first ? "\n" + date : "");
+    });
+  }
   function plot(box) {
     var spec;
     try { spec = JSON.parse(box.dataset.chart); } catch (error) { return; }
@@ -56,7 +66,7 @@
     var series = [{ label: spec.xlabel || (spec.time ? "Time" : "x"), value: spec.time ? "{YYYY}-{MM}-{DD} {HH}:{mm}" : function (u, v) { return shown(v, ""); } }];
     spec.series.forEach(function (one, i) {
       var colour = one.tone ? token("--" + one.tone) : colours[i % colours.length];
-      var made = { label: one.label, stroke: colour, width: 2, dash: one.dash ? [6, 4] : undefined, spanGaps: !!one.dash, points: { show: spec.x.length < 40 && !one.dash && !one.bars, size: 5, fill: colour }, value: function (u, v) { return shown(v, one.unit || ""); } };
+      var made = { label: one.label, stroke: colour, width: 2, dash: one.dash ? [6, 4] : undefined, spanGaps: !!(one.dash || one.joined), points: { show: !one.bars && !one.dash && one.values.filter(function (v) { return v !== null; }).length < 60, size: 5, fill: colour }, value: function (u, v) { return shown(v, one.unit || ""); } };
       if (one.bars) { made.paths = uPlot.paths.bars({ size: [0.7, 40] }); made.fill = colour + "99"; made.width = 1; }
       series.push(made);
     });
@@ -70,7 +80,7 @@
         var from = spec.zero === false ? low : Math.min(0, low), room = (high - from || Math.abs(high) || 1) * 0.08;
         return [spec.zero === false ? from - room : from, high + room];
       } } },
-      axes: [Object.assign({}, axis), Object.assign({ size: 62, values: function (u, ticks) { return ticks.map(function (v) { return shown(v, spec.unit || ""); }); } }, axis)],
+      axes: [Object.assign({}, axis, spec.time ? { values: times, size: 44, space: 64 } : {}), Object.assign({ size: 62, values: function (u, ticks) { return ticks.map(function (v) { return shown(v, spec.unit || ""); }); } }, axis)],
       series: series
     }, [spec.x].concat(spec.series.map(function (one) { return one.values; })), box);
     box._chart = chart;

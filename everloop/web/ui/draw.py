@@ -63,3 +63,23 @@ def bars(values: Any, label: str, width: int = 120, height: int = 28) -> Markup:
     return Markup('<svg class="bars" width="{0}" height="{1}" viewBox="0 0 {0} {1}" role="img" aria-label="{2}">{3}</svg>').format(
         width, height, label, parts
     )
+
+
+def interval(low: Any, value: Any, high: Any, limit: Any, label: str, tone: str = "", width: int = 168, height: int = 26) -> Markup:
+    """A value with its interval beside the limit that was required: where the bar lies says what the verdict says."""
+    found = numbers([low, value, high, limit])
+    if any(v is None for v in found):
+        return Markup("")
+    a, v, b, edge = (float(x or 0.0) for x in found)
+    left, right = min(a, edge), max(b, edge)
+    room = (right - left) * 0.12 or abs(right) * 0.1 or 1.0
+    place = lambda x: 2 + (x - left + room) / (right - left + 2 * room) * (width - 4)
+    middle = height / 2
+    return Markup(
+        '<svg class="interval {}" width="{}" height="{}" viewBox="0 0 {} {}" role="img" aria-label="{}">'
+        '<line class="base" x1="2" x2="{}" y1="{}" y2="{}"/><line class="edge" x1="{:.1f}" x2="{:.1f}" y1="2" y2="{}"/>'
+        '<line class="span" x1="{:.1f}" x2="{:.1f}" y1="{}" y2="{}"/><circle cx="{:.1f}" cy="{}" r="4"/></svg>'
+    ).format(
+        tone, width, height, width, height, label, width - 2, middle, middle, place(edge), place(edge), height - 2,
+        place(a), max(place(b), place(a) + 1), middle, middle, place(v), middle,
+    )  # fmt: skip

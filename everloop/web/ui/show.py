@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import quote
 
+from jinja2 import Undefined
 from markupsafe import Markup
 
 from everloop.core.refs import KINDS
@@ -32,7 +33,7 @@ WORDS = {"not_assessed": "not assessed", "not_needed": "no approval needed", "no
 
 def number(value: Any, digits: int = 4) -> str:
     """A number with thousands marks and at most `digits` significant decimals; a dash where there is none, text as it is."""
-    if value is None:
+    if value is None or isinstance(value, Undefined):
         return DASH
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)

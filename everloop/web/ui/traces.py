@@ -1,0 +1,78 @@
+"""Traces: the list, and one interaction as a tree of spans with all that was said, found, checked and scored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from everloop.core.errors import BadInput
+from everloop.core.limits import REASON_CHARS
+from everloop.web.deps import check_csrf
+from everloop.web.ui import spans as tree
+from everloop.web.ui.page import Page
+
+router = APIRouter(include_in_schema=False)
+SHOWN = 50
+"""Traces on a page."""
+ROWS = 50
+"""Predictions of a trace on a page."""
+FILTERS = ("endpoint", "release", "status", "user", "session")
+
+
+@router.get("/ui/traces")
+async def traces(page: Page) -> Response:
+    """Traces, newest first, by endpoint, status, words, release, user, session and time."""
+    ws, who = page.ws, page.who
+    wanted: dict[str, Any] = {name: page.word(name) for name in FILTERS}
+    text = page.word("text") or ""
+    found = await ws.traces.list(
+        who, **wanted, since=page.range.since, until=page.range.until, text=text, limit=SHOWN, cursor=page.word("cursor")
+    )
+    names = [e["name"] for e in (await ws.endpoints.list(who))["items"]]
+    rows = [{**t, "asked": tree.preview(t["inputs"]), "answered": tree.preview(t["outputs"])} for t in found["items"]]
+    filtered = bool(text or any(wanted.values()) or page.range.key != "all")
+    return await page.render("traces.html", "Traces", traces=rows, next=found["next"], endpoints=names, filtered=filtered)
+
+
+@router.get("/ui/traces/{trace_id}")
+async def trace(page: Page, trace_id: str) -> Response:
+    """One trace."""
+    found = await page.ws.traces.get(page.who, trace_id)
+    rows = tree.rows(found["spans"])
+    head = rows[0]["span"] if rows else {}
+    first = max(0, int(page.word("row") or 0) // ROWS * ROWS) if (page.word("row") or "0").isdigit() else 0
+    predictions = found["predictions"][first : first + ROWS]
+    return await page.render(
+        "trace.html",
+        f"Trace {trace_id[:12]}",
+        [("Traces", "/ui/traces")],
+        trace=found,
+        rows=rows,
+        head=head,
+        usage=tree.usage(found["spans"]),
+        passages=[p for row in rows for p in row["passages"]],
+        guards=[row for row in rows if row["guard"]],
+        predictions=predictions,
+        first=first,
+        total=len(found["predictions"]),
+        columns=tree.columns(predictions),
+        asked=tree.messages(head.get("inputs")),
+        answered=tree.messages(head.get("outputs")),
+    )
+
+
+@router.post("/ui/traces/{trace_id}/feedback")
+async def feedback(page: Page, request: Request, trace_id: str) -> Response:
+    """A thumb, with a reason if one likes."""
+    form = await request.form()
+    check_csrf(request, form)
+    value, why = str(form.get("value", "")), str(form.get("why", "")).strip()
+    if value not in ("1", "-1"):
+        raise BadInput(f"A thumb is {value!r}.", "It is 1 (up) or -1 (down).")
+    if len(why) > REASON_CHARS:
+        raise BadInput(f"The reason is {len(why)} characters long; at most {REASON_CHARS} are allowed.")
+    await page.ws.traces.get(page.who, trace_id)
+    score = {"subject": trace_id, "name": "thumbs", "value": int(value), "why": why or None, "source": "ui"}
+    await page.ws.traces.add_scores(page.who, [score])
+    return page.back(f"/ui/traces/{trace_id}", done="feedback")
