@@ -48,7 +48,9 @@ async def decision(page: Page, id: str) -> Response:
     moves = await ws.assets.alias_history(who, found["kind"], found["name"], found["alias"])
     moved = next((m for m in moves if m["decision"] == id), None)
     evidence = await _evidence(page, found)
-    return await page.render("decision.html", f"{found['ref']} as {found['alias']}", [("Gates", "/ui/gates")], d=found, moved=moved, evidence=evidence)
+    return await page.render(
+        "decision.html", f"{found['ref']} as {found['alias']}", [("Gates", "/ui/gates")], d=found, moved=moved, evidence=evidence
+    )
 
 
 @router.post("/ui/decisions/{id}/{verb}")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from everloop.web.ui.show import text
+from everloop.web.ui.show import number, text
 
 SPANS_SHOWN = 500
 """Spans of a trace that its page shows."""
@@ -72,7 +72,15 @@ def passages(span: dict[str, Any], attributes: dict[str, Any]) -> list[dict[str,
     for n, p in sorted(found.items())[:50]:
         extra = p.get("metadata") if isinstance(p.get("metadata"), dict) else {}
         title = p.get("title") or extra.get("title") or p.get("path") or extra.get("path") or ""
-        made.append({"n": n + 1, "id": p.get("id") or p.get("chunk"), "title": title, "text": p.get("content") or p.get("text") or "", "score": p.get("score")})
+        made.append(
+            {
+                "n": n + 1,
+                "id": p.get("id") or p.get("chunk"),
+                "title": title,
+                "text": p.get("content") or p.get("text") or "",
+                "score": p.get("score"),
+            }
+        )
     return made
 
 
@@ -111,7 +119,7 @@ def preview(value: Any) -> str:
         return text(said[-1]["text"], 180)
     if isinstance(value, dict) and value and all(isinstance(v, list) for v in value.values()):
         n = max(len(v) for v in value.values())
-        first = ", ".join(f"{k} {text(v[0], 24)}" for k, v in list(value.items())[:4] if v)
+        first = ", ".join(f"{k} {text(number(v[0]), 24)}" for k, v in list(value.items())[:4] if v)
         return f"{n:,} rows: {first} \u2026" if n > 1 else first
     return "" if value is None else text(value, 180)
 

@@ -15,7 +15,7 @@ from everloop.web.ui.page import Page
 router = APIRouter(include_in_schema=False)
 SHOWN = 50
 """Traces on a page."""
-ROWS = 50
+ROWS = 25
 """Predictions of a trace on a page."""
 FILTERS = ("endpoint", "release", "status", "user", "session")
 
@@ -26,9 +26,7 @@ async def traces(page: Page) -> Response:
     ws, who = page.ws, page.who
     wanted: dict[str, Any] = {name: page.word(name) for name in FILTERS}
     text = page.word("text") or ""
-    found = await ws.traces.list(
-        who, **wanted, since=page.range.since, until=page.range.until, text=text, limit=SHOWN, cursor=page.word("cursor")
-    )
+    found = await ws.traces.list(who, **wanted, since=page.range.since, until=page.range.until, text=text, limit=SHOWN, cursor=page.word("cursor"))
     names = [e["name"] for e in (await ws.endpoints.list(who))["items"]]
     rows = [{**t, "asked": tree.preview(t["inputs"]), "answered": tree.preview(t["outputs"])} for t in found["items"]]
     filtered = bool(text or any(wanted.values()) or page.range.key != "all")
@@ -42,7 +40,10 @@ async def trace(page: Page, trace_id: str) -> Response:
     rows = tree.rows(found["spans"])
     head = rows[0]["span"] if rows else {}
     first = max(0, int(page.word("row") or 0) // ROWS * ROWS) if (page.word("row") or "0").isdigit() else 0
-    predictions = found["predictions"][first : first + ROWS]
+    every = sorted(found["predictions"], key=lambda p: (len(p["prediction_id"]), p["prediction_id"]))
+    predictions = every[first : first + ROWS]
+    names = [e["name"] for e in (await page.ws.endpoints.list(page.who))["items"]]
+    scores = [s for s in found["scores"] if s["name"] != "label" or s["subject"] == trace_id]
     return await page.render(
         "trace.html",
         f"Trace {trace_id[:12]}",
@@ -55,7 +56,11 @@ async def trace(page: Page, trace_id: str) -> Response:
         guards=[row for row in rows if row["guard"]],
         predictions=predictions,
         first=first,
-        total=len(found["predictions"]),
+        total=len(every),
+        page_rows=ROWS,
+        scores=scores,
+        labels=len(found["scores"]) - len(scores),
+        served=head.get("endpoint") in names,
         columns=tree.columns(predictions),
         asked=tree.messages(head.get("inputs")),
         answered=tree.messages(head.get("outputs")),
@@ -72,7 +77,5 @@ async def feedback(page: Page, request: Request, trace_id: str) -> Response:
         raise BadInput(f"A thumb is {value!r}.", "It is 1 (up) or -1 (down).")
     if len(why) > REASON_CHARS:
         raise BadInput(f"The reason is {len(why)} characters long; at most {REASON_CHARS} are allowed.")
-    await page.ws.traces.get(page.who, trace_id)
-    score = {"subject": trace_id, "name": "thumbs", "value": int(value), "why": why or None, "source": "ui"}
-    await page.ws.traces.add_scores(page.who, [score])
+    await page.ws.traces.feedback(page.who, trace_id, int(value), why=why)
     return page.back(f"/ui/traces/{trace_id}", done="feedback")
