@@ -23,21 +23,19 @@ def main() -> int:
     weeks = credit.weeks(n=LAST_WEEK, per_week=PER_WEEK, seed=7)
     client.pipelines.put("credit", tabular.PIPELINE)
     load(client, weeks[:FIRST_WEEKS])
-    client.pipelines.wait(client.pipelines.run("credit", {"dataset": "dataset:loans", "name": "credit"})["id"])
-    gate(client, "first")
+    params = {"dataset": "dataset:loans", "name": "credit", "gate": {"requirements": RULES, "approval": "not_first"}}
+    judged(client, client.pipelines.run("credit", params)["id"], "first")
     client.endpoints.put("credit", "predict", release="credit")
-    retrain = {"pipeline": "credit", "params": {"dataset": "dataset:loans", "name": "credit"}}
+    retrain = {"pipeline": "credit", "params": params}
     client.monitors.put("credit", "credit", checks=[{"check": "decay"}, {"check": "drift"}], window_days=7, on_fail=retrain)
     for number in range(FIRST_WEEKS, LAST_WEEK):
         answered = serve(client, weeks[number])
         load(client, weeks[max(0, number + 1 - KEEP) : number + 1])
         seen = client.monitors.tick("credit", weeks[number]["applied_at"].max().timestamp() + 1)
         print(f"week {number}: {seen['verdict']:<13} {seen['why'][:100]}", flush=True)
-        if seen["run"]:
-            client.pipelines.wait(seen["run"])
-            if gate(client, f"retrained in week {number}"):
-                print("the last answer rests on:", " <- ".join(n["ref"] for n in client.why(answered)["nodes"]))
-                return 0
+        if seen["run"] and judged(client, seen["run"], f"retrained in week {number}"):
+            print("the last answer rests on:", " <- ".join(n["ref"] for n in client.why(answered)["nodes"]))
+            return 0
     return 1
 
 
@@ -46,18 +44,13 @@ def load(client: el.Client, weeks: list[pd.DataFrame]) -> None:
     client.data.add("loans", pd.concat(weeks), target=credit.TARGET, time="applied_at", protected=["gender"], id="application_id")
 
 
-def gate(client: el.Client, what: str) -> bool:
-    """Evaluate the newest release; a person approves one that passes; it goes live."""
-    client.gates.declare("release", "credit", suite="suite:credit", requirements=RULES, approval="not_first")
-    decision = client.gates.evaluate("release:credit")
-    print(f"gate ({what}): {decision['ref']} {decision['verdict']}, approval {decision['approval']}. {decision['why']}", flush=True)
-    if decision["verdict"] != "pass":
-        return False
-    if decision["approval"] == "pending":
-        client.gates.approve(decision["id"], "the example approves")
-    else:
-        client.assets.move_alias(decision["ref"], "champion")
-    return True
+def judged(client: el.Client, run: str, what: str) -> bool:
+    """Wait for a training and what its gate says; a person approves a challenger that passes. Answers whether it went live."""
+    said = client.pipelines.wait(run)["tasks"][-1]["result"]
+    print(f"gate ({what}): {said['release']} {said['verdict']}, approval {said['approval']}. {said['why']}", flush=True)
+    if said["verdict"] == "pass" and said["approval"] == "pending":
+        client.gates.approve(said["decision"], "the example approves")
+    return bool(said["verdict"] == "pass")
 
 
 def serve(client: el.Client, week: pd.DataFrame) -> str:

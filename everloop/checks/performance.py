@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -227,6 +227,15 @@ class F1(_Confusion):
         return 2 * hit / (2 * hit + false + missed)
 
 
+@checks.add("macro_f1")
+@dataclass(frozen=True)
+class MacroF1(F1):
+    """Mean over classes of F1, each class counting alike, in binary suites too."""
+
+    average: str = "macro"
+    name: ClassVar[str] = "macro_f1"
+
+
 @checks.add("log_loss")
 @dataclass(frozen=True)
 class LogLoss(Metric):
@@ -309,6 +318,51 @@ class Ece(Metric):
         return Estimate(value, self._clip(interval), len(terms), details={"bias": bias})
 
 
+@checks.add("calibration_error")
+@dataclass(frozen=True)
+class CalibrationError(Ece):
+    """How far stated probabilities are from what happens: root mean squared gap over bins of equal count, without the part that chance makes.
+
+    Squared gaps are debiased as in Kumar, Liang and Ma (2019, NeurIPS 32), so that few rows do not look badly calibrated; where `ece` grows
+    as rows get fewer, this does not. `bins` at most, each of 50 rows or more. The interval is a bootstrap around the debiased figure.
+    """
+
+    name: ClassVar[str] = "calibration_error"
+
+    def terms(self, results: Results) -> np.ndarray:
+        """Per bin: gap, its square, membership; last, the number of rows."""
+        rows = len(np.asarray(results.y))
+        fewer = replace(self, bins=int(np.clip(rows // 50, 2, self.bins)))
+        gaps = Ece.terms(fewer, results)
+        inside = gaps != 0
+        return np.hstack([gaps, gaps**2, inside.astype(float), np.full((rows, 1), float(rows))])
+
+    def combine(self, means: np.ndarray) -> np.ndarray:
+        """sqrt of the bin-weighted mean of squared gap minus its sampling variance, at least 0"""
+        return np.asarray(np.sqrt(np.maximum(self._squared(means), 0.0)))
+
+    def estimate(self, results: Results, confidence: float = 0.95) -> Estimate:
+        """The figure and its interval: the bootstrap's spread of the squared figure before debiasing, laid around the debiased one."""
+        self._applies(results)
+        terms = self.terms(results)
+        if len(terms) < 20:
+            raise NotAssessable(f"calibration_error needs 20 rows or more; there are {len(terms)}")
+        squared = float(self._squared(terms.mean(axis=0)))
+        draws = self._squared(stats.resampled_means(terms, 1000, 7), debias=False)
+        low, high = squared + np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2]) - float(draws.mean())
+        ends = Interval(math.sqrt(max(0.0, float(low))), math.sqrt(max(0.0, squared, float(high))))
+        return Estimate(math.sqrt(max(0.0, squared)), self._clip(ends), len(terms))
+
+    def _squared(self, means: np.ndarray, debias: bool = True) -> np.ndarray:
+        k = (means.shape[-1] - 1) // 3
+        share, rows = means[..., 2 * k : 3 * k], means[..., -1:]
+        with np.errstate(all="ignore"):
+            gap = np.nan_to_num(means[..., :k] / share)
+            spread = np.nan_to_num(means[..., k : 2 * k] / share) - gap**2
+            variance = spread / np.maximum(share * rows - 1, 1) if debias else 0.0
+        return np.asarray(((gap**2 - variance) * share).sum(axis=-1))
+
+
 @dataclass(frozen=True)
 class _Regression(Metric):
     stages: ClassVar[tuple[str, ...]] = (GATE, MONITOR)
@@ -343,6 +397,26 @@ class Mae(_Regression):
     def terms(self, results: Results) -> np.ndarray:
         """Absolute error by row."""
         return np.abs(errors(results)[1])
+
+
+@checks.add("rmse_ratio")
+@dataclass(frozen=True)
+class RmseRatio(_Regression):
+    """RMSE relative to a baseline that always says the suite's mean: below 1 is better than no model, in any unit of the target."""
+
+    name: ClassVar[str] = "rmse_ratio"
+
+    def terms(self, results: Results) -> np.ndarray:
+        """Centred label, its square, squared error."""
+        y, e = errors(results)
+        y = y - y.mean()
+        return np.stack([y, y * y, e * e], axis=1)
+
+    def combine(self, means: np.ndarray) -> np.ndarray:
+        """sqrt(mse / variance)"""
+        with np.errstate(all="ignore"):
+            variance: Any = means[..., 1] - means[..., 0] ** 2
+            return np.where(variance > 0, np.sqrt(means[..., 2] / variance), math.nan)
 
 
 @checks.add("r2")

@@ -172,3 +172,17 @@ TRY_CHARS = 20_000
 """Characters of a question that the form on an endpoint's page sends."""
 REASON_CHARS = 2_000
 """Characters of the reason of an approval or rejection."""
+TRAIN_ROWS_MIN = 50
+"""Labelled rows that training needs at least."""
+TRAIN_CLASS_ROWS_MIN = 8
+"""Rows of the rarer class that training a binary model needs at least."""
+TRAIN_TREES = 200
+"""Trees of gradient boosting at most; validation chooses how many."""
+LEAK_ROWS = 4_000
+"""Rows looked at to see whether one column tells the target."""
+LEAK_COLUMNS = 300
+"""Columns looked at for that."""
+IMPORTANCE_ROWS = 2_000
+"""Rows on which a feature's importance is measured."""
+FINDINGS_SHOWN = 5
+"""Findings of a validation that its sentence tells; all are kept with the run."""

@@ -13,13 +13,13 @@ from everloop.build import tabular
 from tests.web.test_data import client  # noqa: F401 - a fixture
 
 
-def walk(client, **roles):  # noqa: F811
-    data = roles.pop("data")
+def walk(client, params=None, **roles):  # noqa: F811
+    data, params = roles.pop("data"), params or {}
     client.data.add("d", data, **roles)
     run = client.runs.start("t")
     inputs: dict = {}
-    for name in ("split", "train", "release"):
-        step = SimpleNamespace(params={"name": "m", "dataset": "dataset:d"}, inputs=inputs, client=client, run=run, log=print)
+    for name in ("validate", "split", "train", "release", "gate"):
+        step = SimpleNamespace(params={"name": "m", "dataset": "dataset:d", **params}, inputs=inputs, client=client, run=run, log=print)
         inputs[name] = getattr(tabular, name)(step)
     run.finish()
     return inputs
@@ -28,7 +28,7 @@ def walk(client, **roles):  # noqa: F811
 def test_german_credit_becomes_a_release(client, shared_data: Path) -> None:  # noqa: F811
     done = walk(client, data=shared_data / "credit/german_credit.csv", target="credit_risk", protected="personal_status_sex")
     assert done["release"]["release"] == "release:m@1" and max(done["train"]["validation"].values()) > 0.65
-    assert "row order" in done["split"]["order"]
+    assert "hash of each row" in done["split"]["order"]
     assert "personal_status_sex" not in [c["name"] for c in client.assets.get("model:m@1")["manifest"]["signature"]["inputs"]]
 
 

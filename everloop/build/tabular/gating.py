@@ -1,0 +1,114 @@
+"""The steps `release` and `gate`: the model becomes a release; the release is judged, and goes live if it may."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from everloop.build.tabular.table import name_of
+from everloop.core.labels import label
+
+ALIAS = "champion"
+LATENCY_MS = 50
+"""Default limit of a single row's time at the 95th percentile."""
+
+
+def release(step: Any) -> dict[str, Any]:
+    """A release that pins the model, with its threshold and how that was found; answers {"release"}."""
+    trained = step.inputs["train"]
+    params = {"threshold": trained["threshold"], "threshold_how": trained["threshold_how"]} if trained.get("threshold") is not None else {}
+    made = step.client.assets.release(name_of(step), "predict", {"model": trained["model"]}, params, run=step.run.id)
+    return {"release": made["ref"]}
+
+
+def gate(step: Any) -> dict[str, Any]:
+    """Judge the release on the suite, beside the champion on the same rows, and promote it if it passed and no person must approve.
+
+    Where no gate stands, one is declared: the run's param `gate`, else the default for the task (see `default_requirements`). Answers {"release",
+    "decision", "verdict", "why", "approval", "promoted", "gate", "declared"}; a refusal is an answer, not an error.
+    """
+    client, name, ref = step.client, name_of(step), step.inputs["release"]["release"]
+    stands = next((g["spec"] for g in client.gates.list() if (g["kind"], g["name"], g["alias"]) == ("release", name, ALIAS)), None)
+    declared = stands is None
+    if stands is None:
+        stands = _declare(step, name)
+    asset = client.assets.get(ref)
+    said: dict[str, Any] = {"release": ref, "gate": stands["requirements"], "declared": declared}
+    if ALIAS in asset["aliases"]:
+        step.log(f"{ref} holds {ALIAS} already: the same data and code made the same release.")
+        return said | {"decision": None, "verdict": "pass", "why": f"{ref} is the champion already.", "approval": "not_needed", "promoted": True}
+    decision = client.gates.evaluate(ref, ALIAS)
+    said |= {key: decision[key] for key in ("verdict", "why", "approval", "against")} | {"decision": decision["id"], "promoted": False}
+    step.run.log_params({"gate_verdict": decision["verdict"], "gate_decision": decision["id"]})
+    step.log(f"{ref}: {decision['verdict']}. {decision['why']}")
+    if decision["verdict"] != "pass":
+        step.log(f"{ref} does not go live{', ' + str(decision['against']) + ' stays' if decision['against'] else ''}.")
+    elif decision["approval"] == "pending":
+        step.log(f"{ref} waits for a person: everloop gates approve {decision['id']}")
+        said["why"] += f" It waits for a person's approval: everloop gates approve {decision['id']}"
+    elif step.params.get("promote", True):
+        client.assets.move_alias(ref, ALIAS, decision=decision["id"], why="passed its gate")
+        said["promoted"] = True
+        step.log(f"{ref} is {ALIAS} now.")
+    return said
+
+
+def _declare(step: Any, name: str) -> dict[str, Any]:
+    asked = dict(step.params.get("gate") or {})
+    split, trained = step.inputs["split"], step.inputs["train"]
+    rules = asked.pop("requirements", None)
+    if not rules:
+        rules = default_requirements(split["task"]["task"], _baseline(step), _protected(step, split["task"]["task"]))
+    settings = {"confidence": 0.95, "approval": "not_first", "expires_days": 7.0, **asked}
+    made = step.client.gates.declare("release", name, ALIAS, suite=f"suite:{name}", requirements=rules, **settings)
+    step.log(f"No gate stood before release:{name}@{ALIAS}; declared for {trained['model']}: {'; '.join(rules)}")
+    return dict(made["spec"])
+
+
+def default_requirements(task: str, baseline: Mapping[str, float], protected: list[str]) -> list[str]:
+    """The rules a model of this task must meet where no one said otherwise: better than no model, fair, fast, no worse than the champion.
+
+    `baseline` is what no model would reach on the holdout: {"accuracy", "log_loss"} of always giving the classes' shares.
+    """
+    fast = [f"latency_p95_ms <= {LATENCY_MS}"]
+    if task == "binary":
+        fair = [f"fairness_gap({_quoted(column)}) <= 0.2" for column in protected]
+        return ["auc >= 0.6", "calibration_error <= 0.1", *fair, *fast, "auc >= champion - 0.02"]
+    if task == "multiclass":
+        accuracy = baseline["accuracy"] + 0.1 * (1 - baseline["accuracy"])
+        rules = [f"accuracy >= {accuracy:.3f}", f"log_loss <= {0.95 * baseline['log_loss']:.3f}", "macro_f1 >= 0.4"]
+        return [*rules, *[f"accuracy_gap({_quoted(c)}) <= 0.2" for c in protected], *fast, "accuracy >= champion - 0.03"]
+    return ["r2 >= 0.1", "rmse_ratio <= 0.95", *fast, "rmse_ratio <= champion + 0.03"]
+
+
+def _baseline(step: Any) -> dict[str, float]:
+    """Accuracy and log loss on the holdout of always giving the most frequent class, and the classes' shares, of the training rows."""
+    import numpy as np
+
+    split = step.inputs["split"]
+    if split["task"]["task"] != "multiclass":
+        return {}
+    target = step.client.data.get(split["train"])["manifest"]["roles"]["target"]
+    before, after = (step.client.data.frame(split[side])[target].map(label).dropna() for side in ("train", "holdout"))
+    shares = before.value_counts(normalize=True)
+    p = after.map(shares).fillna(0.0).clip(lower=1e-3)
+    return {"accuracy": float((after == shares.index[0]).mean()), "log_loss": float(-np.log(p).mean())}
+
+
+def _protected(step: Any, task: str) -> list[str]:
+    """The protected columns of which two groups are large enough in the holdout to be compared."""
+    from everloop.checks.fairness import SMALL_GROUP
+
+    manifest = step.client.data.get(step.inputs["split"]["holdout"])["manifest"]
+    wanted: list[str] = []
+    for column in manifest["roles"]["protected"] if task != "regression" else ():
+        groups = step.client.data.frame(step.inputs["split"]["holdout"])[column].map(label).fillna("missing").value_counts()
+        if (groups >= SMALL_GROUP).sum() > 1:
+            wanted.append(column)
+        else:
+            step.log(f"fairness over {column!r} is not in the gate: fewer than two of its groups have {SMALL_GROUP} rows in the holdout.")
+    return wanted
+
+
+def _quoted(column: str) -> str:
+    return column if column.isidentifier() else f'"{column}"'
