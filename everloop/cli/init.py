@@ -1,0 +1,172 @@
+"""`everloop init`: a small project of one's own, from a template that runs as it is."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from everloop.core.errors import BadInput, Conflict, EverloopError
+
+TEMPLATES = Path(__file__).parent / "templates"
+CHOICES = {
+    "tabular": "a table with a column to predict (CSV, Parquet): customers and who left, loans and who paid",
+    "rag": "documents that people ask about (PDF, HTML, Markdown, text)",
+    "blank": "something else: one step of your own, to start from",
+}
+"""Templates by name: what one has."""
+RULES = {
+    "binary": ["auc >= 0.65", "auc >= champion - 0.02", "latency_p95_ms <= 50"],
+    "multiclass": ["accuracy >= 0.5", "accuracy >= champion - 0.03", "latency_p95_ms <= 50"],
+    "regression": ["r2 >= 0.1", "rmse_ratio <= champion + 0.03", "latency_p95_ms <= 50"],
+}
+"""What the gate of a tabular project begins with, by task."""
+
+
+SAMPLES = {"tabular": "churn", "rag": "handbook"}
+"""What the samples are called; data of one's own give their name instead."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command("init")(init)
+
+
+def init(
+    folder: Path = typer.Argument(help="The folder to make it in (made if missing; nothing in it is overwritten)"),
+    template: str = typer.Option(None, help=f"One of: {', '.join(CHOICES)}. Without it you are asked what you have"),
+    data: Path = typer.Option(None, help="tabular: your CSV or Parquet file. rag: your folder of documents"),
+    target: str = typer.Option(None, help="tabular: the column to predict"),
+) -> None:
+    """Make a small project of your own: one Python file, sample data, a README. Then: everloop apply."""
+    if template is None:
+        template, data, target = ask(data, target)
+    if template not in CHOICES:
+        raise BadInput(f"There is no template {template!r}.", f"Templates: {', '.join(CHOICES)}.")
+    files = contents(template)
+    if data is not None:
+        files = adapted(template, files, folder, data, target)
+    elif target is not None:
+        raise BadInput("--target names a column of your data, but no data are given.", "Add --data FILE.")
+    made = write(folder, files)
+    for path in made:
+        typer.echo(f"  {folder / path}")
+    typer.echo(f"\nNext:\n  cd {folder}\n  everloop apply\nproject.py says what there shall be; README.md says how to go on.")
+
+
+def ask(data: Path | None, target: str | None) -> tuple[str, Path | None, str | None]:
+    """What somebody has, asked in plain words: (template, data, target). BadInput where nobody can be asked."""
+    if not sys.stdin.isatty():
+        raise BadInput("No template is named, and there is no one to ask.", f"Add --template {'|'.join(CHOICES)}.")
+    typer.echo("What do you have?")
+    names = list(CHOICES)
+    for number, (name, what) in enumerate(CHOICES.items(), 1):
+        typer.echo(f"  {number}  {what}  [{name}]")
+    chosen = ""
+    while chosen not in names:
+        answer = typer.prompt("Number or name", default="1").strip()
+        chosen = names[int(answer) - 1] if answer.isdigit() and 0 < int(answer) <= len(names) else answer
+        if chosen not in names:
+            typer.echo(f"Please give a number from 1 to {len(names)}.")
+    if chosen == "blank" or data is not None:
+        return chosen, data, target
+    what = "your table (CSV or Parquet)" if chosen == "tabular" else "the folder of your documents"
+    answer = typer.prompt(f"Path of {what}; Enter takes made-up ones", default="", show_default=False).strip()
+    data = Path(answer).expanduser() if answer else None
+    if chosen == "tabular" and data is not None and target is None:
+        names = list(_table(data).column_names)
+        typer.echo(f"Columns: {', '.join(names)}")
+        target = typer.prompt("Which one shall be predicted?", default=names[-1]).strip()
+    return chosen, data, target
+
+
+def contents(template: str) -> dict[str, bytes]:
+    """A template's files by path; `gitignore` becomes `.gitignore`."""
+    root = TEMPLATES / template
+    found = {}
+    for path in sorted(root.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            inside = path.relative_to(root).as_posix()
+            found[".gitignore" if inside == "gitignore" else inside] = path.read_bytes()
+    return found
+
+
+def adapted(template: str, files: dict[str, bytes], folder: Path, data: Path, target: str | None) -> dict[str, bytes]:
+    """A template's files without its samples, its project file for data of the user's own; BadInput says why they cannot be used."""
+    if template == "blank":
+        raise BadInput("The template blank takes no data.", "Declare them in project.py: project.dataset or project.documents.")
+    kept = {path: body for path, body in files.items() if not path.startswith(("data/", "docs/"))}
+    where = _from(folder, data)
+    if template == "rag":
+        if not data.is_dir():
+            raise BadInput(f"There is no folder {data}.", "Give a folder with PDF, HTML, Markdown or text files.")
+        values: dict[str, Any] = {"DOCUMENTS": where}
+        kept.pop("questions.jsonl", None)
+        kept["questions.jsonl"] = b""
+    else:
+        values = _of_table(data, target) | {"DATA": where}
+    name = re.sub(r"[^A-Za-z0-9]+", "-", data.resolve().stem).strip("-").lower() or "mine"
+    values["NAME"] = name
+    for path in ("project.py", "README.md"):
+        told = _set(files[path].decode(), values) if path == "project.py" else files[path].decode()
+        kept[path] = re.sub(rf"\b{SAMPLES[template]}\b", name, told).encode()
+    return kept
+
+
+def write(folder: Path, files: dict[str, bytes]) -> list[str]:
+    """Write files into a folder; Conflict where one is there already, and nothing is written then."""
+    there = [path for path in files if (folder / path).exists()]
+    if folder.exists() and not folder.is_dir():
+        raise Conflict(f"{folder} is a file.", "Name a folder.")
+    if there:
+        raise Conflict(f"{folder} has {', '.join(there)} already.", "Name another folder; nothing was written.")
+    try:
+        for path, body in files.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(body)
+    except OSError as error:
+        raise BadInput(f"{folder} cannot be written: {error.strerror}.", "Name another folder.") from None
+    return [*files]
+
+
+def _of_table(data: Path, target: str | None) -> dict[str, Any]:
+    """The constants of a tabular project for a table: target, time column, rules that fit the task."""
+    from everloop.assets.table_roles import infer_task
+
+    table = _table(data)
+    if target is None:
+        raise BadInput(f"Which column of {data.name} shall be predicted?", f"Add --target COLUMN; its columns: {', '.join(table.column_names)}.")
+    if target not in table.column_names:
+        raise BadInput(f"{data.name} has no column {target!r}.", f"Its columns: {', '.join(table.column_names)}.")
+    task = infer_task(table, target, None)
+    typer.echo(task["why"])
+    return {"TARGET": target, "TIME": None, "PROTECTED": [], "ID": None, "RULES": RULES[task["task"]]}
+
+
+def _table(data: Path) -> Any:
+    from everloop.assets.tables import read
+
+    if not data.is_file():
+        raise BadInput(f"There is no file {data}.", "Give a CSV or Parquet file.")
+    return read(data).table
+
+
+def _from(folder: Path, data: Path) -> str:
+    """`data` as seen from `folder`: relative where they are near, else absolute."""
+    import os
+
+    far = os.path.relpath(data.resolve(), folder.resolve())
+    return str(data.resolve()) if far.count("..") > 2 else far
+
+
+def _set(source: str, values: dict[str, Any]) -> str:
+    """The source with constants set: `NAME = value`, each on a line of its own, its comment kept."""
+    for name, value in values.items():
+        shown = str(value).replace("'", '"') if isinstance(value, list) else f'"{value}"' if isinstance(value, str) else repr(value)
+        source, count = re.subn(rf"(?m)^{name} = [^#\n]*?(?=  #|$)", lambda _, n=name, s=shown: f"{n} = {s}", source)
+        if count != 1:
+            raise EverloopError(f"The template has {count} lines {name} = ...; one was expected.", "This is a fault of everloop's.")
+    return source

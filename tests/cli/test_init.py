@@ -1,0 +1,87 @@
+"""`everloop init`: every template runs as it is, against a real server and its worker; nothing is overwritten; nobody there is said so."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from everloop.cli.init import CHOICES
+from everloop.client import Client, connect
+from tests.conftest import free_port
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A real server, with worker processes as it starts them."""
+    home, port = tmp_path_factory.mktemp("home"), free_port()
+    process = subprocess.Popen([sys.executable, "-m", "everloop", "up", "--port", str(port), "--home", str(home)], stdout=subprocess.DEVNULL)
+    yield connect(f"http://127.0.0.1:{port}", start=False)
+    process.terminate()
+    process.wait(30)
+
+
+def everloop(*words: str, folder: Path, url: str = "", code: int = 0) -> str:
+    """Run a command in a folder; its output, if it ends with `code`."""
+    env = {**os.environ, "EVERLOOP_URL": url, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-m", "everloop", *words], cwd=folder, env=env, capture_output=True, text=True, timeout=240, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_blank_runs_as_it_is(server: Client, tmp_path: Path) -> None:
+    everloop("init", "mine", "--template", "blank", folder=tmp_path)
+    assert "created" in everloop("apply", folder=tmp_path / "mine", url=server.url)
+    run = everloop("pipelines", "run", "mine", folder=tmp_path / "mine", url=server.url).split()[0]
+    assert [t["result"] for t in server.pipelines.state(run)["tasks"]] == [{"datasets": 0}, {"words": "0 datasets, as me asked"}]
+    assert "created" not in everloop("apply", folder=tmp_path / "mine", url=server.url)
+
+
+def test_tabular_gives_a_gated_endpoint_with_a_monitor(server: Client, tmp_path: Path) -> None:
+    everloop("init", "x", "--template", "tabular", folder=tmp_path)
+    folder = tmp_path / "x"
+    assert "Next: everloop pipelines run churn" in everloop("apply", folder=folder, url=server.url)
+    everloop("pipelines", "run", "churn", folder=folder, url=server.url)
+    decision = server.gates.decisions(name="churn")[0]
+    assert decision["verdict"] == "pass" and server.endpoints.get("churn")["live"][0]["ref"] == "release:churn@1"
+    everloop("predict", "churn", "--in", "data/customers.csv", "--out", "answers.jsonl", folder=folder, url=server.url)
+    answers = [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
+    assert len(answers) == 1200 and {"prediction", "prediction_id"} <= set(answers[0])
+    assert "churn: " in everloop("monitors", "tick", "churn", folder=folder, url=server.url)
+    assert "dataset:churn@1" in everloop("why", answers[0]["prediction_id"], folder=folder, url=server.url)
+    assert "unchanged" in everloop("apply", folder=folder, url=server.url)
+
+
+def test_data_of_ones_own_take_the_place_of_the_sample(tmp_path: Path) -> None:
+    table = tmp_path / "House prices.csv"
+    table.write_text("rooms,price\n" + "".join(f"{i % 5},{i * 3.7}\n" for i in range(60)))
+    out = everloop("init", "x", "--template", "tabular", "--data", str(table), "--target", "price", folder=tmp_path)
+    made = (tmp_path / "x" / "project.py").read_text()
+    assert "regression" in out and 'NAME = "house-prices"' in made and 'DATA = "../House prices.csv"' in made and "r2 >= 0.1" in made
+    assert not (tmp_path / "x" / "data").exists() and "churn" not in made + (tmp_path / "x" / "README.md").read_text()
+    assert "no column 'cost'" in everloop("init", "y", "--template", "tabular", "--data", str(table), "--target", "cost", folder=tmp_path, code=2)
+    assert not (tmp_path / "y").exists()
+
+
+@pytest.mark.parametrize("template", CHOICES)
+def test_a_template_is_small_and_explained(template: str, tmp_path: Path) -> None:
+    everloop("init", "x", "--template", template, folder=tmp_path)
+    lines = (tmp_path / "x" / "README.md").read_text().splitlines()
+    assert len(lines) <= 30 and "$ everloop apply" in "\n".join(lines) and (tmp_path / "x" / ".gitignore").is_file()
+    assert len((tmp_path / "x" / "project.py").read_text().splitlines()) <= 60
+
+
+def test_nothing_is_overwritten_and_nobody_there_is_said(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "project.py").write_text("mine")
+    assert "project.py already" in everloop("init", "x", "--template", "blank", folder=tmp_path, code=2)
+    assert [p.name for p in (tmp_path / "x").iterdir()] == ["project.py"] and (tmp_path / "x" / "project.py").read_text() == "mine"
+    assert "--template tabular|" in everloop("init", "y", folder=tmp_path, code=2)
+    assert "no template 'rug'" in everloop("init", "y", "--template", "rug", folder=tmp_path, code=2)
