@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -26,6 +27,8 @@ RULES = {
 """What the gate of a tabular project begins with, by task."""
 
 
+QUESTIONS = 40
+"""First questions that are made about documents of one's own, at most."""
 SAMPLES = {"tabular": "churn", "rag": "handbook"}
 """What the samples are called; data of one's own give their name instead."""
 
@@ -104,8 +107,7 @@ def adapted(template: str, files: dict[str, bytes], folder: Path, data: Path, ta
         if not data.is_dir():
             raise BadInput(f"There is no folder {data}.", "Give a folder with PDF, HTML, Markdown or text files.")
         values: dict[str, Any] = {"DOCUMENTS": where}
-        kept.pop("questions.jsonl", None)
-        kept["questions.jsonl"] = b""
+        kept["questions.jsonl"] = questions(data)
     else:
         values = _of_table(data, target) | {"DATA": where}
     name = re.sub(r"[^A-Za-z0-9]+", "-", data.resolve().stem).strip("-").lower() or "mine"
@@ -114,6 +116,34 @@ def adapted(template: str, files: dict[str, bytes], folder: Path, data: Path, ta
         told = _set(files[path].decode(), values) if path == "project.py" else files[path].decode()
         kept[path] = re.sub(rf"\b{SAMPLES[template]}\b", name, told).encode()
     return kept
+
+
+def questions(folder: Path) -> bytes:
+    """First questions about a folder of documents, as JSON lines: one a document from its title or first words, and some to be declined.
+
+    They only show that the right document is found; a person's questions must take their place. BadInput where no document can be read.
+    """
+    from everloop.assets.documents import manifest
+
+    paths = [p for p in sorted(folder.rglob("*")) if p.is_file() and not any(part.startswith(".") for part in p.relative_to(folder).parts)]
+    found = manifest([(p.relative_to(folder).as_posix(), p.read_bytes()) for p in paths], lambda data: ("0" * 64, len(data)))
+    for one in found["skipped"]:
+        typer.echo(f"cannot be read: {one['path']}: {one['why']}", err=True)
+    cases = [
+        {"question": f"What do the documents say about {one['title']}?", "kind": "answerable", "expected_sources": [one["path"]]}
+        for one in found["documents"][:QUESTIONS]
+    ]
+    typer.echo(
+        f"{len(found['documents'])} documents can be read; questions.jsonl has {len(cases)} first questions about them: put your own in their place."
+    )
+    lines = [json.dumps(case, ensure_ascii=False) for case in cases]
+    return ("\n".join([*lines, *_declined()]) + "\n").encode()
+
+
+def _declined() -> list[str]:
+    """The template's own questions that a good assistant declines, whatever the documents."""
+    kept = (TEMPLATES / "rag" / "questions.jsonl").read_text(encoding="utf-8").splitlines()
+    return [line for line in kept if json.loads(line)["kind"] in ("off_topic", "harmful", "injection")]
 
 
 def write(folder: Path, files: dict[str, bytes]) -> list[str]:

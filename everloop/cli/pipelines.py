@@ -9,6 +9,9 @@ import typer
 
 from everloop.core.clock import iso
 
+RESULT_CHARS = 300
+"""Characters of a step's result that are shown."""
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
@@ -34,6 +37,7 @@ def run(
     name: str = typer.Argument(help="The pipeline's name"),
     params: str = typer.Option("{}", help="Params as JSON"),
     wait: bool = typer.Option(True, help="Wait for the end"),
+    timeout: float = typer.Option(3600.0, help="Seconds to wait"),
 ) -> None:
     """Start a run."""
     from everloop.core.errors import BadInput
@@ -45,7 +49,21 @@ def run(
     started = _client().run(name, given)
     typer.echo(started["id"])
     if wait:
-        _client().wait(started["id"], progress=lambda step, state: typer.echo(f"{step}: {state}"))
+        done = _client().wait(started["id"], timeout, progress=lambda step, state: typer.echo(f"{step}: {state}"))
+        for task in done["tasks"]:
+            typer.echo(f"  {task['step']}  {told(task['result'])}")
+    else:
+        typer.echo(f"See how it goes: everloop pipelines show {started['id']}")
+
+
+def told(result: Any) -> str:
+    """A step's result in one line: its short values, the reason last."""
+    if not isinstance(result, dict):
+        return "" if result is None else str(result)[:RESULT_CHARS]
+    short = {key: value for key, value in result.items() if isinstance(value, str | int | float | bool) and key != "why"}
+    line = ", ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in short.items() if len(str(value)) < 60)
+    why = str(result.get("why") or "")
+    return line[:RESULT_CHARS] + (f"\n    {why}" if why else "")
 
 
 def show(id: str = typer.Argument(help="The run's id")) -> None:

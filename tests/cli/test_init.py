@@ -44,21 +44,6 @@ def test_blank_runs_as_it_is(server: Client, tmp_path: Path) -> None:
     assert "created" not in everloop("apply", folder=tmp_path / "mine", url=server.url)
 
 
-def test_tabular_gives_a_gated_endpoint_with_a_monitor(server: Client, tmp_path: Path) -> None:
-    everloop("init", "x", "--template", "tabular", folder=tmp_path)
-    folder = tmp_path / "x"
-    assert "Next: everloop pipelines run churn" in everloop("apply", folder=folder, url=server.url)
-    everloop("pipelines", "run", "churn", folder=folder, url=server.url)
-    decision = server.gates.decisions(name="churn")[0]
-    assert decision["verdict"] == "pass" and server.endpoints.get("churn")["live"][0]["ref"] == "release:churn@1"
-    everloop("predict", "churn", "--in", "data/customers.csv", "--out", "answers.jsonl", folder=folder, url=server.url)
-    answers = [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
-    assert len(answers) == 1200 and {"prediction", "prediction_id"} <= set(answers[0])
-    assert "churn: " in everloop("monitors", "tick", "churn", folder=folder, url=server.url)
-    assert "dataset:churn@1" in everloop("why", answers[0]["prediction_id"], folder=folder, url=server.url)
-    assert "unchanged" in everloop("apply", folder=folder, url=server.url)
-
-
 def test_data_of_ones_own_take_the_place_of_the_sample(tmp_path: Path) -> None:
     table = tmp_path / "House prices.csv"
     table.write_text("rooms,price\n" + "".join(f"{i % 5},{i * 3.7}\n" for i in range(60)))
@@ -68,6 +53,19 @@ def test_data_of_ones_own_take_the_place_of_the_sample(tmp_path: Path) -> None:
     assert not (tmp_path / "x" / "data").exists() and "churn" not in made + (tmp_path / "x" / "README.md").read_text()
     assert "no column 'cost'" in everloop("init", "y", "--template", "tabular", "--data", str(table), "--target", "cost", folder=tmp_path, code=2)
     assert not (tmp_path / "y").exists()
+
+
+def test_documents_of_ones_own_bring_first_questions(tmp_path: Path) -> None:
+    docs = tmp_path / "Our papers"
+    docs.mkdir()
+    (docs / "leave.md").write_text("# Parental leave\n\nFourteen months may be shared between the parents.\n")
+    (docs / "broken.pdf").write_bytes(b"%PDF-1.4 nothing")
+    out = everloop("init", "x", "--template", "rag", "--data", str(docs), folder=tmp_path)
+    assert "cannot be read: broken.pdf" in out and "1 documents can be read" in out
+    cases = [json.loads(line) for line in (tmp_path / "x" / "questions.jsonl").read_text().splitlines()]
+    assert cases[0] == {"question": "What do the documents say about Parental leave?", "kind": "answerable", "expected_sources": ["leave.md"]}
+    assert {c["kind"] for c in cases[1:]} == {"off_topic", "harmful", "injection"}
+    assert 'DOCUMENTS = "../Our papers"' in (tmp_path / "x" / "project.py").read_text()
 
 
 @pytest.mark.parametrize("template", CHOICES)
