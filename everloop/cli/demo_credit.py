@@ -90,73 +90,88 @@ class _Credit:
     # 2. build
 
     def build(self) -> None:
-        """The tabular pipeline in a worker: split, train, register, release."""
+        """The tabular pipeline in a worker: validate, split, train, register, release, gate."""
         from everloop.build import tabular
 
         with self.report.stage(CASE, "build") as s:
-            self.client.pipelines.put(self.feed.name, tabular.PIPELINE)
-            self.params = {"dataset": f"dataset:{self.feed.dataset}", "name": self.feed.name}
-            run = self.client.pipelines.run(self.feed.name, {**self.params, "dataset": self.loads[-1]})["id"]
+            feed = self.feed
+            self.client.pipelines.put(feed.name, tabular.PIPELINE)
+            self.params = {"dataset": f"dataset:{feed.dataset}", "name": feed.name}
+            rules = demo_figures.rules(feed)
+            if rules:
+                self.params["gate"] = {"requirements": rules, "approval": "not_first"}
+            run = self.client.pipelines.run(feed.name, {**self.params, "dataset": self.loads[-1]})["id"]
             s.refs["run"] = run
             made = self._built(run, s)
-            s.refs |= made
-            self.first = made["release"]
+            s.refs |= {k: v for k, v in made.items() if k != "decision"}
+            self.decision = self.client.gates.decision(made["decision"]) if made.get("decision") else {}
+            self.first = self.champion = made["release"]
 
     def _built(self, run: str, s: Stage) -> dict[str, str]:
-        """Wait for a pipeline run; what it made: {"model", "suite", "release"}, its figures said."""
+        """Wait for a pipeline run; what it made: {"model", "suite", "release", "decision"}, its figures said."""
         state = self.client.pipelines.wait(run, progress=lambda step, now: s.doing(f"{step} {now}"))
         results = {task["step"]: task["result"] or {} for task in state["tasks"]}
         seconds = sum((t["ended_at"] or 0) - (t["started_at"] or 0) for t in state["tasks"])
         trained = results.get("train") or {}
         scores = ", ".join(f"{name} {value:.3f}" for name, value in (trained.get("validation") or {}).items())
         s.say(f"pipeline {' -> '.join(t['step'] for t in state['tasks'])} in a worker, {seconds:.1f} s of work")
-        s.say(f"{trained.get('chosen')} is kept ({scores} on rows not trained on), served by {trained.get('engine')}")
+        s.say(f"{trained.get('chosen')} is kept ({scores} on validation rows), served by {trained.get('engine')}")
+        if trained.get("threshold") is not None:
+            s.say(f"threshold {trained['threshold']:.3g} ({trained['threshold_how']}); calibration: {trained['calibration'].get('why', '')}")
         for name, value in (trained.get("validation") or {}).items():
             s.figure(f"validation_{name}", value)
         found = {}
         for result in results.values():
-            found |= {k: v for k, v in result.items() if k in ("model", "suite", "release")}
+            found |= {k: v for k, v in result.items() if k in ("model", "suite", "release", "decision") and v}
         return found
 
     # 3. gate
 
     def gate(self) -> bool:
-        """The first version meets the gate; whether it went live."""
+        """What the gate said to the first version; whether something is live."""
         with self.report.stage(CASE, "gate") as s:
-            feed = self.feed
-            rules = demo_figures.rules(self.task, feed, self.client.data.get(self.loads[-1])["manifest"])
-            self.client.gates.declare("release", feed.name, suite=f"suite:{feed.name}", requirements=rules, approval="not_first")
-            decision = self._judge(self.first, s)
+            decision = self.decision
+            if not decision:
+                s.say(f"{self.champion} is the champion already: the same data and code made the same release")
+                return True
+            self._seen(decision, s)
             if decision["verdict"] != "pass":
                 s.say(f"{decision['ref']} does not go live: {decision['why']}")
                 if self.options.data is None:
                     raise EverloopError("The first model did not pass its gate.", decision["why"])
-                self.events.append(f"the gate said {decision['verdict']} to {decision['ref']}, so nothing is served: {decision['why']}")
-                return False
+                self.events.append(f"the gate said {decision['verdict']} to {decision['ref']}: {decision['why']}")
+                return self._earlier(decision, s)
             if decision["approval"] == "pending":
-                s.say(f"{decision['against']} is live, so a person must approve")
+                s.say(f"{decision['against']} is live, so a person must approve its successor")
                 if not self._approve(decision, s):
                     return False
-            else:
-                self.client.assets.move_alias(decision["ref"], "champion", decision=decision["id"], why="passed its gate")
             self.champion = self.first = decision["ref"]
+            s.refs["champion"] = self.champion
             s.say(f"{decision['ref']} is the champion")
             self.events.append(f"{decision['ref']} passed its gate ({demo_figures.short(decision)}) and went live")
             return True
 
-    def _judge(self, ref: str, s: Stage) -> dict[str, Any]:
-        decision = self.client.gates.evaluate(ref)
+    def _earlier(self, decision: dict[str, Any], s: Stage) -> bool:
+        """Whether a champion of an earlier round goes on answering."""
+        if not decision["against"]:
+            s.say("nothing is live, so the demo ends here; more rows or better columns may help")
+            return False
+        s.say(f"{decision['against']} goes on answering")
+        self.champion = self.first = decision["against"]
+        return True
+
+    def _seen(self, decision: dict[str, Any], s: Stage) -> None:
+        """A decision's figures, kept and said."""
         s.refs["decision"] = decision["id"]
         s.scores(decision["scores"])
         for score in decision["scores"]:
-            s.say(f"{score['verdict']:<12} {score['why']}"[:240])
-        return dict(decision)
+            s.say(demo_figures.gate_line(score))
 
     def _approve(self, decision: dict[str, Any], s: Stage) -> bool:
         if approved(self.client, decision, self.options, s):
             return True
         self.waiting = decision["id"]
-        self.events.append(f"{decision['ref']} passed its gate and waits for a person: everloop gates approve {decision['id']}")
+        self.events.append(f"{decision['ref']} passed its gate and waits for a person")
         return False
 
     # 4. serve
@@ -218,7 +233,7 @@ class _Credit:
         demo_figures.monitor_figures(s, seen, week.number, before_shift=self._before_shift(week))
         if seen["verdict"] == "fail" and self.drift_week is None and not seen["act"]:
             self.drift_week = week.number
-        s.say(f"week {week.number}: {seen['verdict']}. {seen['why']}"[:200])
+        s.say(f"week {week.number}: {demo_figures.monitor_line(seen)}")
         if not seen["run"]:
             return False
         self.alarm = {"week": week.number, **seen}
@@ -226,7 +241,11 @@ class _Credit:
         s.refs[f"retraining_week_{week.number}"] = seen["run"]
         made = self._built(seen["run"], s)
         s.refs |= {f"{k}_week_{week.number}": v for k, v in made.items()}
-        self.decision = self._judge(made["release"], s)
+        if not made.get("decision"):
+            s.say(f"{made['release']} is the champion already: the same data made the same release")
+            return False
+        self.decision = self.client.gates.decision(made["decision"])
+        self._seen(self.decision, s)
         if self.decision["verdict"] != "pass":
             s.say(f"{made['release']} is refused ({self.decision['verdict']}); {self.champion} goes on")
             self.events.append(
@@ -285,8 +304,6 @@ class _Credit:
             s.say(f"{decision['ref']} waits for a person's approval (the gate says approval: not_first)")
             if not self._approve(decision, s):
                 return False
-        else:
-            self.client.assets.move_alias(decision["ref"], "champion", decision=decision["id"], why="passed its gate")
         self.champion = decision["ref"]
         s.refs["champion"] = self.champion
         s.say(f"{self.champion} is the champion; the endpoint answers with it from the next call on")

@@ -237,7 +237,7 @@ class _Show:
             self._status.stop()
             self._status = None
         if stage.ok:
-            made = ", ".join(str(v) for v in stage.refs.values() if is_ref(v))
+            made = ", ".join(dict.fromkeys(str(v) for v in stage.refs.values() if is_ref(v)))
             self.text(f"      ok, {stage.seconds:.1f} s{': ' + made if made else ''}", "green" if self.terminal else "")
         else:
             self.text(f"      FAILED after {stage.seconds:.1f} s: {stage.error}", "bold red" if self.terminal else "")
