@@ -69,7 +69,7 @@ async def _run(settings: Settings, ws: Any, listener: socket.socket, ready: Call
                 ready(settings.url)
 
         def handle_exit(self, sig: int, frame: Any) -> None:
-            app.state.draining = True
+            app.state.draining = ws.draining = True
             super().handle_exit(sig, frame)
 
         @contextmanager

@@ -141,7 +141,7 @@ class Pipelines:
         return run
 
     async def lease(self, who: Principal, owner: str, wait: float = 0.0) -> dict[str, Any] | None:
-        """The next task for a worker, with a token to act as its pipeline; waits up to `wait` seconds for one, holding no thread."""
+        """The next task for a worker, with a token to act as its pipeline; waits up to `wait` seconds for one (not while the server drains), holding no thread."""
         who.need(Role.editor, "work for pipelines")
         everywhere = who.kind == "worker"
         until = time.monotonic() + min(wait, WORK_POLL_SECONDS)
@@ -153,7 +153,7 @@ class Pipelines:
                     acting = Principal(f"pipeline:{task['pipeline']}", task["project"], Role.editor, kind="pipeline")
                     return {**task, "token": self.ws.identity.mint(acting, TASK_TOKEN_SECONDS)}
             left = until - time.monotonic()
-            if left <= 0:
+            if left <= 0 or self.ws.draining:
                 return None
             try:
                 await asyncio.wait_for(news.wait(), min(left, TICK_SECONDS))

@@ -53,6 +53,8 @@ class Workspace:
         self.settings = settings
         self.clock: Clock = clock or SystemClock()
         self.started = False
+        self.draining = False
+        """The server was told to stop: nobody is kept waiting for news any more."""
         self.background: set[asyncio.Task[Any]] = set()
 
     @property
