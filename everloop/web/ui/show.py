@@ -35,7 +35,9 @@ def number(value: Any, digits: int = 4) -> str:
     """A number with thousands marks and at most `digits` significant decimals; a dash where there is none, text as it is."""
     if value is None or isinstance(value, Undefined):
         return DASH
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if not isinstance(value, int | float):
         return str(value)
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
@@ -107,10 +109,12 @@ def size(value: Any) -> str:
 
 
 def stamp(seconds: Any) -> str:
-    """Epoch seconds as ISO 8601 in UTC."""
+    """Epoch seconds as ISO 8601 in UTC; "" for anything else."""
+    if not isinstance(seconds, int | float):
+        return ""
     try:
-        return datetime.fromtimestamp(float(seconds), timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
-    except (TypeError, ValueError, OverflowError, OSError):
+        return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
+    except (ValueError, OverflowError, OSError):
         return ""
 
 

@@ -1,0 +1,151 @@
+"""A version's manifest in readable form, by kind. A manifest is what somebody sent: every part is looked at before it is used, and what is
+not as expected is left to the raw view.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from everloop.core.errors import EverloopError
+from everloop.core.refs import KINDS
+from everloop.web.ui.page import View
+from everloop.web.ui.spans import messages
+
+PREVIEW_ROWS = 20
+DOCUMENTS_SHOWN = 200
+CASES_SHOWN = 100
+CARD_BYTES = 400_000
+"""Largest model card, and largest file of cases, that a page reads."""
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """The value if it is an object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def dicts(value: Any) -> list[dict[str, Any]]:
+    """The objects in a list; empty for anything else."""
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
+async def readable(page: View, asset: dict[str, Any]) -> dict[str, Any]:
+    """What the page of a version shows besides facts that all kinds have."""
+    manifest = mapping(asset["manifest"])
+    make = _KINDS.get(asset["kind"])
+    return await make(page, asset, manifest) if make else {}
+
+
+async def _dataset(page: View, asset: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
+    if manifest.get("format") == "documents":
+        found = dicts(manifest.get("documents"))
+        return {"documents": found[:DOCUMENTS_SHOWN], "total": len(found), "skipped": dicts(manifest.get("skipped"))[:DOCUMENTS_SHOWN]}
+    roles, stats = mapping(manifest.get("roles")), mapping(manifest.get("stats"))
+    columns = []
+    for column in dicts(manifest.get("schema")):
+        name = str(column.get("name", ""))
+        one = mapping(stats.get(name))
+        histogram = mapping(one.get("histogram"))
+        top = [pair for pair in one.get("top") or [] if isinstance(pair, list) and len(pair) == 2][:5]
+        protected = roles.get("protected") if isinstance(roles.get("protected"), list) else []
+        roled = [role for role in ("target", "time", "id") if roles.get(role) == name] + (["protected"] if name in protected else [])
+        counts = histogram.get("counts") or [c for _, c in top]
+        columns.append({**column, "stats": one, "counts": counts, "top": top, "roles": roled, "histogram": bool(histogram)})
+    preview = await _or_none(lambda: page.ws.data.preview(page.who, asset["ref"], PREVIEW_ROWS)) if columns else None
+    return {"columns": columns, "preview": preview, "notes": [str(n) for n in manifest.get("notes") or []][:20]}
+
+
+async def _model(page: View, asset: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
+    signature = mapping(manifest.get("signature"))
+    run = await _or_none(lambda: page.ws.runs.get(page.who, asset["run"])) if asset["run"] else None
+    return {
+        "inputs": dicts(signature.get("inputs")),
+        "outputs": dicts(signature.get("outputs")),
+        "card": await _text(page, manifest.get("card")),
+        "training": mapping(manifest.get("training")),
+        "conversion": mapping(manifest.get("conversion")),
+        "metrics": mapping(run.get("metrics")) if run else {},
+        "params": mapping(run.get("params")) if run else {},
+    }
+
+
+async def _prompt(page: View, asset: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
+    other, lines = page.word("diff"), None
+    if other is not None:
+        held = await page.ws.assets.get(page.who, f"prompt:{asset['name']}@{other}")
+        before, after = _prompt_lines(mapping(held["manifest"])), _prompt_lines(manifest)
+        lines = [{"mark": line[:1], "text": line[2:]} for line in difflib.ndiff(before, after) if not line.startswith("?")]
+    return {"messages": messages(manifest.get("messages")) or [], "diff": lines, "against": other}
+
+
+def _prompt_lines(manifest: dict[str, Any]) -> list[str]:
+    lines: list[str] = []
+    for one in messages(manifest.get("messages")) or []:
+        lines += [f"[{one['role']}]", *one["text"].splitlines()]
+    for key in ("settings", "parameters", "defaults"):
+        if manifest.get(key):
+            lines += [f"[{key}]", *orjson.dumps(manifest[key], option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS).decode().splitlines()]
+    return lines
+
+
+async def _suite(page: View, asset: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
+    body = await _text(page, mapping(manifest.get("cases")).get("digest"))
+    cases = []
+    for line in (body or "").splitlines()[:CASES_SHOWN]:
+        try:
+            cases.append(mapping(orjson.loads(line)))
+        except orjson.JSONDecodeError:
+            continue
+    return {"cases": cases}
+
+
+async def _policy(page: View, asset: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
+    return {"rules": dicts(manifest.get("rules"))}
+
+
+async def _release(page: View, asset: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
+    pins = {str(k): str(v) for k, v in mapping(manifest.get("pins")).items()}
+    endpoints = (await page.ws.endpoints.list(page.who))["items"]
+    serving = [{"endpoint": e["name"], "alias": part["alias"]} for e in endpoints for part in e["live"] if part["ref"] == asset["ref"]]
+    decisions = await page.ws.gates.decisions(page.who, "release", asset["name"], asset["version"], limit=20)
+    calls = await page.ws.traces.count_by_release(page.who, [asset["ref"]])
+    return {"pins": pins, "params": mapping(manifest.get("params")), "serving": serving, "decisions": decisions, "calls": calls[asset["ref"]]}
+
+
+async def _index(page: View, asset: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
+    documents = str(manifest.get("documents") or "")
+    return {
+        "documents": documents if documents.partition(":")[0] in KINDS else "",
+        "chunking": mapping(manifest.get("chunking")),
+        "embedder": mapping(manifest.get("embedder")),
+    }
+
+
+async def _text(page: View, digest: Any) -> str | None:
+    """An object's text, None where it is not there; only the first CARD_BYTES of it."""
+    if not isinstance(digest, str) or not digest:
+        return None
+    data = await _or_none(lambda: page.ws.assets.get_object(page.who, digest))
+    return None if data is None else data[:CARD_BYTES].decode("utf-8", "replace")
+
+
+async def _or_none(ask: Callable[[], Any]) -> Any:
+    """What `ask` answers; None where that is not there or cannot be read (the rest of the page still can)."""
+    try:
+        return await ask()
+    except EverloopError:
+        return None
+
+
+_KINDS: dict[str, Any] = {
+    "dataset": _dataset,
+    "model": _model,
+    "prompt": _prompt,
+    "suite": _suite,
+    "policy": _policy,
+    "release": _release,
+    "index": _index,
+}
