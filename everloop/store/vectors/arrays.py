@@ -76,12 +76,12 @@ class Segment:
         by_vector = mode != "text" and bool(vector.any())
         if by_vector:
             near = self.vectors @ vector if self.head is None else self.head @ vector[:HEAD]
-            total = text + share * near
+            total = text + share * np.maximum(near, 0)
         total = np.where(self.alive, total, np.float32(-1))
         wanted = min(self.n, k if self.head is None or not by_vector else max(HEAD_KEPT, 4 * k))
         rows = np.argpartition(-total, wanted - 1)[:wanted] if wanted < self.n else np.arange(self.n)
         if by_vector and self.head is not None:
-            exact = text[rows] + share * (self.vectors[rows] @ vector)
+            exact = text[rows] + share * np.maximum(self.vectors[rows] @ vector, 0)
             return rows, np.where(self.alive[rows], exact, np.float32(-1))
         return rows, total[rows]
 
