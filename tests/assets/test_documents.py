@@ -6,6 +6,7 @@ import ctypes
 import hashlib
 import io
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -187,7 +188,7 @@ def test_passages_follow_structure_overlap_by_sentences_and_cover_the_text() -> 
     assert max(len(c["text"]) for c in made) <= 300 and all(document.text[c["start"] : c["end"]] == c["text"] for c in made)
     inside = [c for c in made if c["heading"] == "Book > One"]
     assert len(inside) > 10 and all(c["text"].endswith(".") for c in inside)
-    overlaps = [a["end"] - b["start"] for a, b in zip(inside, inside[1:], strict=False)]
+    overlaps = [a["end"] - b["start"] for a, b in pairwise(inside)]
     assert all(0 < n <= 80 for n in overlaps)
     covered = "".join(document.text[c["start"] : c["end"]] for c in made)
     assert all(f"Sentence {i} " in covered for i in range(60)) and covered.count("x") >= 950
