@@ -15,9 +15,9 @@ def pack(arrays: Mapping[str, Any], **words: Iterable[str]) -> bytes:
     """Arrays and lists of words (without line breaks) as bytes."""
     import numpy as np
 
-    texts = {name: np.frombuffer("\n".join(items).encode(), np.uint8) for name, items in words.items()}
+    texts: dict[str, Any] = {name: np.frombuffer("\n".join(items).encode(), np.uint8) for name, items in words.items()}
     out = io.BytesIO()
-    np.savez(out, **arrays, **texts)
+    np.savez(out, **{**arrays, **texts})
     return out.getvalue()
 
 
