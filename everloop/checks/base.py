@@ -152,6 +152,8 @@ class TextCheck(ABC):
     better: ClassVar[str] = "lower"
     redacts: ClassVar[bool] = False
     """Whether a failing score's details["spans"] say which words to redact."""
+    local: ClassVar[bool] = False
+    """Whether a stretch of a text can be judged alone, so that a streamed answer may leave bit by bit. (A check that redacts always can.)"""
 
     @property
     def label(self) -> str:

@@ -85,6 +85,7 @@ class Injection(TextCheck):
     threshold: float = THRESHOLD
     name: ClassVar[str] = "injection"
     part: ClassVar[str] = "question"
+    local: ClassVar[bool] = True
 
     def judge(self, text: Utterance) -> Score:
         """Fail with the score and what matched."""

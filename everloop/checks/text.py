@@ -198,6 +198,7 @@ class BannedTopics(TextCheck):
 
     topics: tuple[str, ...] = ()
     name: ClassVar[str] = "banned_topics"
+    local: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "topics", (self.topics,) if isinstance(self.topics, str) else tuple(self.topics))

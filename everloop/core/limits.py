@@ -186,3 +186,11 @@ IMPORTANCE_ROWS = 2_000
 """Rows on which a feature's importance is measured."""
 FINDINGS_SHOWN = 5
 """Findings of a validation that its sentence tells; all are kept with the run."""
+GUARD_WINDOW_CHARS = 256
+"""Characters of a streamed answer that a policy holds back under `window` at most; a pattern up to GUARD_STEP_CHARS shorter is caught whole."""
+GUARD_STEP_CHARS = 64
+"""Characters that a streamed answer grows by before it is checked again under `window`."""
+GUARD_THREAD_CHARS = 50_000
+"""A text longer than this is checked in a thread, so that it keeps no other call waiting."""
+HISTORY_CHARS = 40_000
+"""Characters of the turns before that a prompt's `history` shows; older turns go first."""

@@ -31,7 +31,8 @@ class Usage:
 class TraceContext:
     """The trace a call belongs to; wrappers append finished spans, the recorder writes them before the answer leaves.
 
-    `at` is when the interaction happened, in epoch seconds: now, unless a replay or a late import says otherwise.
+    `at` is when the interaction happened, in epoch seconds: now, unless a replay or a late import says otherwise. `hidden` are texts that a
+    policy keeps out of the record, each with what stands in its place.
     """
 
     trace_id: str
@@ -40,6 +41,7 @@ class TraceContext:
     at: float = 0.0
     attributes: dict[str, Any] = field(default_factory=dict)
     spans: list[Span] = field(default_factory=list)
+    hidden: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass

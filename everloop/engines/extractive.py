@@ -19,7 +19,8 @@ from typing import Any
 from everloop.core.types import Answer, Call, Chat, Chunk, Message, Serve, Usage
 from everloop.engines.base import Secrets, llms
 from everloop.engines.chat import question_of, text_of
-from everloop.engines.words import sentences, terms, words
+from everloop.engines.words import sentences, words
+from everloop.store.words import terms
 
 REFUSAL = "I could not find an answer to that in the documents I have."
 """What it says when no sentence scores enough."""

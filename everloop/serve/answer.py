@@ -1,118 +1,149 @@
-"""A chat release as a `Serve`: the prompt's messages rendered, an OpenAI-compatible engine asked, the policy around both."""
+"""A chat release as a `Serve`: policy, retrieval, prompt and LLM, one wrapper each.
+
+Outermost first: guard (input, output) -> cite -> retrieve -> screen (retrieved passages) -> prompt -> traced -> the LLM engine. An answer's notes
+always have "retrieved", "citations", "blocked", "refused" and "flags"; a stream's are complete before its last chunk.
+"""
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import AsyncIterator, Mapping
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-import orjson
-
-from everloop.core.errors import BadInput, UpstreamFailed
-from everloop.core.types import Answer, Call, Chat, Chunk, Message, Serve, Usage
+from everloop.assets.prompts import renderer
+from everloop.core.errors import BadInput
+from everloop.core.limits import HISTORY_CHARS
+from everloop.core.types import Answer, Call, Chat, Chunk, Message, Serve
+from everloop.engines.base import Read
+from everloop.engines.chat import env_secrets, make, question_of, text_of
 from everloop.serve.guard import guard
-from everloop.serve.spans import span
+from everloop.serve.llm_span import traced
+from everloop.serve.retrieve import load_index, retrieve
+from everloop.serve.screen import screen
+from everloop.serve.streams import reading
+
+_CITED = re.compile(r"\[(\d{1,3}(?:\s*[,;]\s*\d{1,3})*)\]")
 
 
-def chat(release: Mapping[str, Any], pins: Mapping[str, Mapping[str, Any]], policy: Mapping[str, Any] | None) -> Serve:
-    """The chain of a chat release; BadInput for one that pins what is not served yet or names an engine there is not."""
-    if "index" in pins:
-        raise BadInput("This release pins an index; chat endpoints do not retrieve yet.", "Make a release of a prompt alone.")
-    engine = dict((release.get("params") or {}).get("engine") or {"name": "openai"})
-    if engine.get("name") != "openai":
-        raise BadInput(f"There is no chat engine {engine.get('name')!r}.", "Use openai, with base_url for any compatible server (Ollama, vLLM).")
-    serve = prompt(upstream(engine), pins["prompt"]["manifest"])
-    if policy is None:
-        return serve
+def chat(release: Mapping[str, Any], pins: Mapping[str, Mapping[str, Any]], policy: Mapping[str, Any] | None, read: Read) -> Serve:
+    """The chain of a chat release; `read(digest)` gives objects. Blocking. BadInput for one that cannot be served, NotFound for an unknown engine.
+
+    Params: {"engine": {...}, "retrieval": {...}, "answer": {...}, "variables": {...}}; the middle two win over the prompt's settings. Without an
+    engine, a release with an index answers by extraction.
+    """
     from everloop.checks import checks
 
-    return guard(serve, policy, lambda name, params: checks.get(name)(**params))
+    params = release.get("params") or {}
+    manifest = pins["prompt"]["manifest"]
+    settings = manifest.get("settings") or {}
+    engine = params.get("engine") or ({"name": "extractive"} if "index" in pins else None)
+    if not isinstance(engine, Mapping):
+        raise BadInput("The release names no LLM.", 'Add it to its params: {"engine": {"name": "openai", "model": "..."}}.')
+    make_check = lambda name, given: checks.get(name)(**given)
+    serve = traced(make(engine, env_secrets), engine)
+    serve = prompt(serve, manifest, params.get("variables") or {}, {**(settings.get("answer") or {}), **(params.get("answer") or {})})
+    if policy is not None:
+        serve = screen(serve, policy, make_check)
+    if "index" in pins:
+        asked = {**(settings.get("retrieval") or {}), **(params.get("retrieval") or {})}
+        serve = retrieve(serve, load_index(pins["index"]["manifest"], read), asked)
+    serve = cite(serve)
+    return serve if policy is None else guard(serve, policy, make_check)
 
 
-def prompt(inner: Serve, manifest: Mapping[str, Any]) -> Serve:
-    """Put a prompt's messages before the conversation: its templates are rendered in a sandbox with `question`."""
-    from jinja2 import StrictUndefined, TemplateError
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+def prompt(inner: Serve, manifest: Mapping[str, Any], variables: Mapping[str, Any] | None = None, answer: Mapping[str, Any] | None = None) -> Serve:
+    """Put a prompt's messages, filled, before the conversation; its parameters are the call's defaults, `answer` rides along for the engine.
 
-    sandbox = ImmutableSandboxedEnvironment(undefined=StrictUndefined)
-    jinja = manifest.get("syntax", "jinja2") == "jinja2"
-    templates = [(m["role"], sandbox.from_string(m["content"]) if jinja else m["content"]) for m in manifest["messages"]]
-    settings = dict(manifest.get("parameters") or {})
+    Values: `question` (the last user message), `context` (the passages, numbered), `history` (the turns before). A prompt with a message of the
+    user takes the place of the last one; one that uses `history` takes the place of the turns before. BadInput where it cannot be filled.
+    """
+    render = renderer(manifest, variables)
+    defaults, settings = dict(manifest.get("parameters") or {}), dict(answer or {})
+    uses_history = "history" in (manifest.get("variables") or ())
 
     async def serve(call: Call) -> Answer:
         messages = list(call.inputs.messages)
-        values = {"question": next((str(m.get("content")) for m in reversed(messages) if m.get("role") == "user"), ""), "context": ""}
-        try:
-            made = [{"role": r, "content": t.format(**values) if isinstance(t, str) else t.render(**values)} for r, t in templates]
-        except (TemplateError, KeyError, IndexError, ValueError) as error:
-            raise BadInput(f"The prompt cannot be filled: {error}.", f"Given are: {', '.join(values)}.") from None
-        if any(m["role"] == "user" for m in made) and messages and messages[-1].get("role") == "user":
-            head = [m for m in made if m["role"] != "user"]
-            messages = [*head, *messages[:-1], *[m for m in made if m["role"] == "user"]]
-        else:
-            messages = [*made, *messages]
-        return await inner(call.replace(inputs=Chat(messages, {**settings, **call.inputs.params}, call.inputs.stream)))
+        passages = [p for p in call.params.get("retrieved") or () if not p.get("flagged")]
+        turns, last = _last_turn(messages)
+        made = render({"question": question_of(messages), "context": context_of(passages), "history": history_of(turns)})
+        head, asked = [m for m in made if m["role"] != "user"], [m for m in made if m["role"] == "user"]
+        before = [m for m in turns if m.get("role") in ("system", "developer")] if uses_history else turns
+        full = [*head, *before, *(asked if asked and last else []), *(last if not asked else last[1:])] if last else [*made, *messages]
+        sent = Chat(full, {**defaults, **call.inputs.params}, call.inputs.stream)
+        return await inner(call.replace(inputs=sent, params={**call.params, "answer": settings} if settings else call.params))
 
     return serve
 
 
-def upstream(engine: Mapping[str, Any]) -> Serve:
-    """An OpenAI-compatible server: {"model", "base_url"?, "key"?: "env:NAME"}. UpstreamFailed with its words where it refuses."""
-    base = str(engine.get("base_url") or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1").rstrip("/")
-    key = str(engine.get("key") or "env:OPENAI_API_KEY")
-    if not key.startswith("env:"):
-        raise BadInput("A provider's key does not belong in a release.", 'Name its environment variable: "key": "env:OPENAI_API_KEY".')
-    model = str(engine.get("model") or "gpt-4o-mini")
+def _last_turn(messages: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+    """(the turns before, the last user message with what came after it); no user message: (all, nothing)."""
+    for i in range(len(messages) - 1, -1, -1):
+        if messages[i].get("role") == "user":
+            return list(messages[:i]), list(messages[i:])
+    return list(messages), []
+
+
+def context_of(passages: Sequence[Mapping[str, Any]]) -> str:
+    """Passages as a prompt shows them: "[1] title: text", a blank line between."""
+    lines = []
+    for i, passage in enumerate(passages, 1):
+        title, text = str(passage.get("title") or ""), str(passage.get("text") or "")
+        lines.append(f"[{passage.get('n', i)}] {title}: {text}" if title else f"[{passage.get('n', i)}] {text}")
+    return "\n\n".join(lines)
+
+
+def history_of(turns: Sequence[Mapping[str, Any]]) -> str:
+    """The turns before, one a line: "user: ..."; the oldest are dropped beyond HISTORY_CHARS."""
+    lines, size = [], 0
+    for message in reversed(turns):
+        line = f"{message.get('role')}: {text_of(message.get('content'))}"
+        size += len(line)
+        if size > HISTORY_CHARS:
+            break
+        if message.get("role") in ("user", "assistant"):
+            lines.append(line)
+    return "\n".join(reversed(lines))
+
+
+def cite(inner: Serve) -> Serve:
+    """Make the answer's notes complete: the passages it cites by number, and whether it declines."""
 
     async def serve(call: Call) -> Answer:
-        body = {**call.inputs.params, "model": model, "messages": list(call.inputs.messages), "stream": call.inputs.stream}
-        if call.inputs.stream:
-            body["stream_options"] = {"include_usage": True}
-            return Answer(_streamed(base, key, body))
-        with span(call.trace, model, "LLM") as made:
-            started = time.perf_counter()
-            reply = b"".join([part async for part in _lines(base, key, body)])
-            answer = orjson.loads(reply)
-            choice, used = answer["choices"][0], answer.get("usage") or {}
-            usage = Usage(used.get("prompt_tokens", 0), used.get("completion_tokens", 0), seconds=time.perf_counter() - started, model=model)
-            made.attributes.update({"llm.model_name": model, "llm.provider": "openai", "llm.token_count.prompt": usage.tokens_in})
-            made.attributes["llm.token_count.completion"] = usage.tokens_out
-        return Answer(Message(choice["message"].get("content") or "", choice.get("finish_reason") or "stop"), usage=usage)
+        answer = await inner(call)
+        notes: dict[str, Any] = {"retrieved": [], "citations": [], "blocked": False, "refused": False, "flags": [], **answer.notes}
+        if answer.streams:
+            return answer.replace(outputs=_cited(call, answer, notes), notes=notes)
+        message: Any = answer.outputs
+        _settle(call, notes, message.text, bool(message.tool_calls), list(message.citations))
+        return answer.replace(outputs=Message(message.text, message.finish_reason, notes["citations"], message.tool_calls), notes=notes)
 
     return serve
 
 
-async def _streamed(base: str, key: str, body: Mapping[str, Any]) -> AsyncIterator[Chunk]:
-    reason = None
-    usage = None
-    async for line in _lines(base, key, body):
-        data = line.strip().removeprefix(b"data:").strip()
-        if not line.startswith(b"data:") or data == b"[DONE]":
-            continue
-        event = orjson.loads(data)
-        if event.get("usage"):
-            usage = Usage(event["usage"].get("prompt_tokens", 0), event["usage"].get("completion_tokens", 0), model=str(body["model"]))
-        for choice in event.get("choices") or ():
-            reason = choice.get("finish_reason") or reason
-            if text := (choice.get("delta") or {}).get("content"):
-                yield Chunk(text)
-    yield Chunk("", reason or "stop", usage)
+async def _cited(call: Call, answer: Answer, notes: dict[str, Any]) -> AsyncIterator[Chunk]:
+    text, tools = [], False
+    async with reading(answer.outputs) as source:
+        async for chunk in source:
+            text.append(chunk.text)
+            tools = tools or bool(chunk.tool_calls)
+            if chunk.finish_reason:
+                _settle(call, notes, "".join(text), tools, list(answer.notes.get("citations") or ()))
+            yield chunk
 
 
-async def _lines(base: str, key: str, body: Mapping[str, Any]) -> AsyncIterator[bytes]:
-    import aiohttp
+def _settle(call: Call, notes: dict[str, Any], text: str, tools: bool, given: list[Mapping[str, Any]]) -> None:
+    from everloop.checks.text import refuses
 
-    token = os.environ.get(key.removeprefix("env:"), "")
-    headers = {"content-type": "application/json", **({"authorization": f"Bearer {token}"} if token else {})}
-    try:
-        async with (
-            aiohttp.ClientSession() as session,
-            session.post(f"{base}/chat/completions", data=orjson.dumps(body), headers=headers) as reply,
-        ):
-            if reply.status != 200:
-                raise UpstreamFailed(f"{base} answered {reply.status}: {(await reply.text())[:300]}", f"Is {key} right, and the model there?")
-            async for line in reply.content:
-                yield line
-    except aiohttp.ClientError as error:
-        raise UpstreamFailed(f"{base} cannot be reached: {error}.", "Set OPENAI_BASE_URL, or base_url in the release's engine.") from error
+    notes["citations"] = given or citations_of(text, notes["retrieved"])
+    notes["refused"] = bool(notes["refused"]) or (not tools and refuses(text))
+    if notes["refused"]:
+        call.trace.attributes["everloop.refused"] = True
+
+
+def citations_of(text: str, passages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The passages that an answer cites as [1] or [1, 2], in the order it names them; numbers without a passage cite nothing."""
+    if "[" not in text:
+        return []
+    there = {int(p["n"]): p for p in passages if not p.get("flagged")}
+    named = dict.fromkeys(int(n) for found in _CITED.finditer(text) for n in re.split(r"\s*[,;]\s*", found.group(1)))
+    return [{k: there[n].get(k) for k in ("n", "chunk", "document", "title", "text", "score")} for n in named if n in there]

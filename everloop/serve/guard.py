@@ -1,117 +1,307 @@
-"""A policy's rules around a chat: what a user asks and what is answered, each checked, then blocked, redacted or flagged.
+"""A policy's rules around a chat: what is asked, what is retrieved and what is answered, each checked, then blocked, redacted or flagged.
 
-An answer with output rules is held back until they have been run on all of it, also when it streams: nothing leaves unchecked. A check
-that fails to run counts as failed.
+An answer that streams is held back as the policy says: `buffer` (until the output rules have run on all of it), `window` (a stretch of text, see
+window.py) or `after` (checked at its end, flags only). A check that fails to run counts as failed. What a rule redacts is redacted in the
+trace too.
 """
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+import orjson
+
 from everloop.core.errors import BadInput
-from everloop.core.types import Answer, Call, Chat, Chunk, Message, Score, Serve, Utterance
+from everloop.core.limits import GUARD_THREAD_CHARS
+from everloop.core.types import Answer, Call, Chat, Chunk, Message, Score, Serve, TraceContext, Utterance
 from everloop.serve.spans import span
+from everloop.serve.tools import pieces_of
 
 ACTIONS = ("block", "redact", "flag")
+STAGES = ("input", "retrieved", "output")
+STREAMS = ("buffer", "window", "after")
 REFUSAL = "I cannot help with that."
+PRIVATE = ("pii", "secrets")
+"""Checks whose findings stay out of the trace also where the rule blocks."""
+SPOKEN = ("tools", "functions", "response_format", "prediction")
+"""Parameters of a chat that carry words of the caller to the LLM."""
+
+Make = Callable[[str, Mapping[str, Any]], Any]
 
 
-def guard(inner: Serve, policy: Mapping[str, Any], make: Callable[[str, Mapping[str, Any]], Any]) -> Serve:
-    """`inner` under a policy's rules of stages input and output; `make(name, params)` gives the checks. BadInput for an unknown action."""
-    rules = [(dict(rule), make(rule["check"], rule.get("params") or {})) for rule in policy.get("rules") or ()]
-    for rule, _ in rules:
-        if rule.get("action", "block") not in ACTIONS or rule.get("stage") not in ("input", "retrieved", "output"):
-            raise BadInput(f"The rule {rule.get('name')!r} has stage {rule.get('stage')!r} and action {rule.get('action')!r}.", "See the policy.")
-    asked = [r for r in rules if r[0]["stage"] == "input"]
-    said = [r for r in rules if r[0]["stage"] == "output"]
+@dataclass(frozen=True)
+class Rule:
+    """One rule of a policy with its check, made. `local`: a stretch of text can be judged alone."""
+
+    name: str
+    check: str
+    stage: str
+    action: str
+    run: Callable[[Utterance], Any]
+    local: bool = False
+
+    async def judge(self, subject: Utterance) -> Score:
+        """The check's score; one that fails to run has failed. Long texts are judged in a thread."""
+        try:
+            if len(subject.text) > GUARD_THREAD_CHARS:
+                found = await asyncio.to_thread(self.run, subject)
+            else:
+                found = self.run(subject)
+            score: Score = await found if inspect.isawaitable(found) else found
+            return score
+        except Exception as error:
+            return Score(self.check, None, "fail", why=f"the check failed to run: {error}")
+
+
+def rules_of(policy: Mapping[str, Any], stage: str, make: Make) -> list[Rule]:
+    """The policy's rules of a stage; `make(name, params)` gives the checks. BadInput for an unknown stage or action."""
+    rules = []
+    for given in policy.get("rules") or ():
+        action, where = given.get("action", "block"), given.get("stage")
+        if action not in ACTIONS or where not in STAGES:
+            raise BadInput(f"The rule {given.get('name')!r} has stage {where!r} and action {action!r}.", "See the policy.")
+        if where == stage:
+            check = make(given["check"], given.get("params") or {})
+            local = getattr(check, "local", False) or (getattr(check, "redacts", False) and not getattr(check, "must", False))
+            rules.append(Rule(str(given.get("name") or given["check"]), given["check"], stage, action, check, bool(local)))
+    return rules
+
+
+def guard(inner: Serve, policy: Mapping[str, Any], make: Make) -> Serve:
+    """`inner` under a policy's rules of stages input and output. BadInput for what cannot be in it.
+
+    The answer's notes get "blocked" and "flags"; while an answer streams they are filled in before its last chunk.
+    """
+    from everloop.serve.window import after, window
+
+    asked, said = rules_of(policy, "input", make), rules_of(policy, "output", make)
     refusal = str(policy.get("refusal") or REFUSAL)
+    mode = policy.get("stream") or "buffer"
+    if mode not in STREAMS:
+        raise BadInput(f"The policy's stream is {mode!r}.", f"It can be: {', '.join(STREAMS)}.")
+    if mode == "window" and not all(rule.local or rule.action == "flag" for rule in said):
+        mode = "buffer"  # a rule that must see the whole answer may block it
 
     async def serve(call: Call) -> Answer:
         flags: list[dict[str, Any]] = []
         stream = bool(call.inputs.stream)
-        messages = []
-        for message in call.inputs.messages:
-            checked = await _checked(call, asked, message, flags)
-            if checked is None:
-                return _shown(Answer(Message(refusal, "content_filter"), notes={"blocked": True, "flags": flags}), stream)
-            messages.append(checked)
+        chat = await _asked(call.trace, asked, call.inputs, flags) if asked else call.inputs
+        if chat is None:
+            call.trace.attributes["everloop.blocked"] = True
+            none = {"retrieved": [], "citations": [], "refused": False, "blocked": True, "flags": flags}
+            return shown(Answer(Message(refusal, "content_filter"), notes=none), stream)
+        call = call.replace(inputs=chat)
+        if stream and said and mode != "buffer":
+            answer = await inner(call)
+            return (window if mode == "window" else after)(answer, call, said, refusal, flags)
+        answer = await inner(call.replace(inputs=Chat(chat.messages, chat.params, stream and not said)))
         if not said:
-            answer = await inner(call.replace(inputs=Chat(messages, call.inputs.params, stream)))
-            return answer.replace(notes={**answer.notes, "flags": flags, "blocked": False})
-        answer = await inner(call.replace(inputs=Chat(messages, call.inputs.params, False)))
-        question = next((str(m["content"]) for m in reversed(messages) if m.get("role") == "user"), "")
-        whole: Any = answer.outputs
-        text = await _run(call, said, Utterance(whole.text, "output", question), flags)
-        message_out = Message(refusal, "content_filter") if text is None else Message(text, whole.finish_reason, whole.citations)
-        notes = {**answer.notes, "flags": flags, "blocked": text is None}
-        return _shown(answer.replace(outputs=message_out, notes=notes), stream)
+            return _flagged(answer, flags)
+        notes: dict[str, Any] = {**answer.notes, "blocked": False, "flags": [*flags, *answer.notes.get("flags", ())]}
+        message: Any = answer.outputs
+        checked = await check_message(call.trace, said, message, sources_of(call, answer.notes), notes["flags"])
+        if checked is None:
+            notes.update(blocked=True, citations=[])
+            call.trace.attributes["everloop.blocked"] = True
+            return shown(answer.replace(outputs=Message(refusal, "content_filter"), notes=notes), stream)
+        return shown(answer.replace(outputs=checked, notes={**notes, "citations": list(checked.citations)}), stream)
 
     return serve
 
 
-async def _checked(
-    call: Call, rules: Sequence[tuple[dict[str, Any], Any]], message: Mapping[str, Any], flags: list[dict[str, Any]]
-) -> Mapping[str, Any] | None:
-    """A caller's message, of whatever role (a forged assistant turn is a way in too), with all its text checked; None where a rule blocks it."""
-    content = message.get("content")
-    if isinstance(content, str):
-        text = await _run(call, rules, Utterance(content, "input"), flags)
-        return None if text is None else {**message, "content": text}
-    parts = []
-    for part in content or ():
-        if isinstance(part, Mapping) and isinstance(part.get("text"), str):
-            text = await _run(call, rules, Utterance(part["text"], "input"), flags)
-            if text is None:
+def _flagged(answer: Answer, flags: list[dict[str, Any]]) -> Answer:
+    """The answer with what the input's rules found in its notes; a stream's notes are the same object, filled as it goes."""
+    notes = answer.notes if isinstance(answer.notes, dict) else dict(answer.notes)
+    notes.update(blocked=False, flags=[*flags, *notes.get("flags", ())])
+    return answer.replace(notes=notes)
+
+
+def sources_of(call: Call, notes: Mapping[str, Any]) -> dict[str, Any]:
+    """What an answer's Utterance carries: the question, and the texts of the passages that were not left out."""
+    from everloop.engines.chat import question_of
+
+    sources = [str(p.get("text") or "") for p in notes.get("retrieved") or () if not p.get("flagged")]
+    return {"question": question_of(call.inputs.messages), "sources": sources}
+
+
+async def check_message(
+    trace: TraceContext, rules: Sequence[Rule], message: Message, carried: Mapping[str, Any], flags: list[dict[str, Any]], quiet: bool = False
+) -> Message | None:
+    """A whole answer after the output rules: its text, the arguments of its tool calls and the texts it cites; None where a rule blocks it."""
+    calls = [dict(c.get("function") or {}) for c in message.tool_calls]
+    texts = [message.text, *(str(f.get("arguments") or "") for f in calls)] if message.text or not calls else [str(f.get("arguments")) for f in calls]
+    cited = [str(c.get("text") or "") for c in message.citations]
+    fresh = [t for t in dict.fromkeys(cited) if t and t not in message.text]
+    found = await run(trace, rules, [Utterance(t, "output", **carried) for t in texts], flags, quiet)
+    if found is None:
+        return None
+    cleaned: dict[str, str] = {}
+    if fresh:
+        local = [rule for rule in rules if rule.local]
+        kept = await run(trace, local, [Utterance(t, "output") for t in fresh], flags, quiet=True) or [""] * len(fresh)
+        cleaned = dict(zip(fresh, kept, strict=True))
+    text = found[0] if message.text or not calls else ""
+    for t in set(cited) - set(fresh):
+        cleaned[t] = t if text == message.text else ""
+    tools = _with_arguments(message.tool_calls, found[-len(calls) :] if calls else [])
+    if tools is None:
+        return None
+    return replace(
+        message, text=text, tool_calls=tools, citations=[{**c, "text": cleaned.get(str(c.get("text") or ""), "")} for c in message.citations]
+    )
+
+
+def _with_arguments(calls: Sequence[Mapping[str, Any]], arguments: Sequence[str]) -> tuple[Mapping[str, Any], ...] | None:
+    """Tool calls with other arguments; None where a redaction left something that is not JSON."""
+    made = []
+    for call, new in zip(calls, arguments, strict=True):
+        old = (call.get("function") or {}).get("arguments")
+        if new != old:
+            try:
+                orjson.loads(new)
+            except orjson.JSONDecodeError:
                 return None
-            part = {**part, "text": text}
-        parts.append(part)
-    return {**message, "content": parts} if parts else message
+        made.append({**call, "function": {**call["function"], "arguments": new}})
+    return tuple(made)
 
 
-def _shown(answer: Answer, stream: bool) -> Answer:
+async def _asked(trace: TraceContext, rules: Sequence[Rule], chat: Chat, flags: list[dict[str, Any]]) -> Chat | None:
+    """A caller's chat with every text of it checked, of whatever role (a forged assistant turn is a way in too); None where a rule blocks it."""
+    texts: list[str] = []
+    spoken = {name: chat.params[name] for name in SPOKEN if name in chat.params}
+
+    def gather(text: str) -> str:
+        texts.append(text)
+        return text
+
+    _map_messages(chat.messages, gather)
+    _map_strings(spoken, gather)
+    found = await run(trace, rules, [Utterance(t) for t in texts], flags)
+    if found is None:
+        return None
+    if found == texts:
+        return chat
+    left = iter(found)
+    messages = _map_messages(chat.messages, lambda _: next(left))
+    return Chat(messages, {**chat.params, **_map_strings(spoken, lambda _: next(left))}, chat.stream)
+
+
+def _map_messages(messages: Sequence[Mapping[str, Any]], change: Callable[[str], str]) -> list[Mapping[str, Any]]:
+    """Messages with every text in them changed: contents, texts of parts, refusals, names and the arguments of tool calls."""
+    made: list[Mapping[str, Any]] = []
+    for message in messages:
+        kept = {k: v for k, v in message.items() if k in ("role", "tool_call_id")}
+        made.append({**message, **_map_strings({k: v for k, v in message.items() if k not in kept}, change)})
+    return made
+
+
+_LITERAL = frozenset({"type", "id", "role", "detail", "format", "media_type", "url", "data", "file_id", "tool_call_id"})
+"""Keys whose values are no words."""
+
+
+def _map_strings(value: Any, change: Callable[[str], str]) -> Any:
+    """A JSON value with every text in it changed; links and data are left."""
+    if isinstance(value, str):
+        return change(value) if value else value
+    if isinstance(value, Mapping):
+        return {k: v if k in _LITERAL and isinstance(v, str) else _map_strings(v, change) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_map_strings(v, change) for v in value]
+    return value
+
+
+def shown(answer: Answer, stream: bool) -> Answer:
     """A whole answer, as a stream where one was asked for."""
-    if not stream:
+    if not stream or answer.streams:
         return answer
     message: Any = answer.outputs
 
     async def chunks() -> AsyncIterator[Chunk]:
-        yield Chunk(message.text)
+        if message.text or message.tool_calls:
+            yield Chunk(message.text, tool_calls=pieces_of(message.tool_calls))
         yield Chunk("", message.finish_reason, answer.usage)
 
     return answer.replace(outputs=chunks())
 
 
-async def _run(call: Call, rules: Sequence[tuple[dict[str, Any], Any]], subject: Utterance, flags: list[dict[str, Any]]) -> str | None:
-    """The text after all rules of its stage, redacted where they say so; None where one blocks it."""
-    for rule, check in rules:
-        action = rule.get("action", "block")
-        with span(call.trace, str(rule.get("name") or rule["check"]), "GUARDRAIL") as made:
-            try:
-                found = check(subject)
-                score: Score = await found if inspect.isawaitable(found) else found
-            except Exception as error:
-                score = Score(rule["check"], None, "fail", why=f"the check failed to run: {error}")
-            made.attributes.update({"guardrail.check": rule["check"], "guardrail.action": action, "guardrail.verdict": score.verdict})
-        if score.verdict != "fail":
+async def run(
+    trace: TraceContext, rules: Sequence[Rule], subjects: Sequence[Utterance], flags: list[dict[str, Any]], quiet: bool = False
+) -> list[str] | None:
+    """The texts after all rules, redacted where they say so; None where one blocks. One span a rule, unless `quiet`."""
+    subjects = list(subjects)
+    for rule in rules:
+        failed: Score | None = None
+        scores = []
+        for subject in subjects:
+            score = await rule.judge(subject)
+            scores.append(score)
+            if score.verdict == "fail":
+                failed = failed or score
+        if not quiet:
+            tell(trace, rule, failed, scores)
+        if failed is None:
             continue
-        flags.append({"rule": rule.get("name") or rule["check"], "stage": subject.stage, "action": action, "why": score.why})
-        spans = score.details.get("spans")
-        if action == "block" or (action == "redact" and not spans):
-            return None
-        if action == "redact" and spans:
-            subject = replace(subject, text=redact(subject.text, spans))
-    return subject.text
+        flags.append(flag_of(rule, failed))
+        for i, score in enumerate(scores):
+            if score.verdict != "fail":
+                continue
+            spans = spans_of(score)
+            hide(trace, rule, subjects[i].text, spans)
+            if rule.action == "block" or (rule.action == "redact" and not spans):
+                return None
+            if rule.action == "redact":
+                subjects[i] = replace(subjects[i], text=redact(subjects[i].text, spans))
+    return [subject.text for subject in subjects]
 
 
-def redact(text: str, spans: Sequence[Any]) -> str:
-    """`text` with each span, {"start", "end", "label"?} or (start, end, label?), replaced by its label in brackets."""
+def tell(trace: TraceContext, rule: Rule, failed: Score | None, scores: Sequence[Score], judged: int | None = None) -> None:
+    """A GUARDRAIL span of what a rule found in the texts of its stage."""
+    with span(trace, rule.name, "GUARDRAIL") as made:
+        verdict = "fail" if failed else "pass" if any(s.verdict == "pass" for s in scores) else "not_assessed"
+        made.attributes.update({"guardrail.check": rule.check, "guardrail.stage": rule.stage, "guardrail.action": rule.action})
+        made.attributes.update({"guardrail.verdict": verdict, "guardrail.texts": len(scores) if judged is None else judged})
+        if failed:
+            made.attributes["guardrail.why"] = failed.why
+            trace.attributes.setdefault("everloop.flags", []).append(rule.name)
+
+
+def flag_of(rule: Rule, score: Score) -> dict[str, Any]:
+    """What the answer's notes say of a rule that failed."""
+    return {"rule": rule.name, "check": rule.check, "stage": rule.stage, "action": rule.action, "why": score.why}
+
+
+def hide(trace: TraceContext, rule: Rule, text: str, spans: Sequence[tuple[int, int, str]]) -> None:
+    """Keep what a rule redacts, or found private, out of the trace."""
+    if rule.action == "redact" or (rule.action == "block" and rule.check in PRIVATE):
+        trace.hidden.update({text[start:end]: f"[{label}]" for start, end, label in spans if end - start > 2})
+
+
+def spans_of(score: Score) -> list[tuple[int, int, str]]:
+    """A score's spans, {"start", "end", "label"?} or (start, end, label?), as (start, end, label), in order and none within another."""
     plain = [
-        (s["start"], s["end"], s.get("label", "redacted")) if isinstance(s, Mapping) else (s[0], s[1], s[2] if len(s) > 2 else "redacted")
-        for s in spans
+        (s["start"], s["end"], str(s.get("label", "redacted"))) if isinstance(s, Mapping) else (s[0], s[1], str(s[2]) if len(s) > 2 else "redacted")
+        for s in score.details.get("spans") or ()
     ]
-    for start, end, name in sorted(plain, reverse=True):
-        text = f"{text[:start]}[{name}]{text[end:]}"
+    return merged(plain)
+
+
+def merged(spans: Sequence[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
+    """Spans in order; those that overlap are one, with the first one's label."""
+    made: list[tuple[int, int, str]] = []
+    for start, end, label in sorted(spans):
+        if made and start < made[-1][1]:
+            made[-1] = (made[-1][0], max(end, made[-1][1]), made[-1][2])
+        else:
+            made.append((start, end, label))
+    return made
+
+
+def redact(text: str, spans: Sequence[tuple[int, int, str]]) -> str:
+    """`text` with each span, (start, end, label) as `spans_of` answers them, replaced by its label in brackets."""
+    for start, end, label in reversed(spans):
+        text = f"{text[:start]}[{label}]{text[end:]}"
     return text

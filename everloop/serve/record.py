@@ -5,13 +5,16 @@ A streamed answer is recorded when its stream ends or its reader leaves; the las
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 from everloop.core.principal import Principal
-from everloop.core.types import Answer, Batch, Call, Chunk, Predictions, Serve, Span, Usage
+from everloop.core.types import Answer, Batch, Call, Chunk, Message, Predictions, Serve, Span, Usage
 from everloop.serve.spans import plain
+from everloop.serve.streams import reading
+from everloop.serve.tools import ToolCalls
 
 Write = Callable[[Principal, list[Span], list[dict[str, Any]]], Awaitable[Any]]
 
@@ -23,7 +26,9 @@ def record(inner: Serve, write: Write) -> Serve:
         started = time.perf_counter_ns()
         try:
             answer = await inner(call)
-        except Exception as error:
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                call.trace.attributes["everloop.cut"] = "the client left"
             await write(call.principal, _spans(call, started, None, Usage(), error), [])
             raise
         if answer.streams:
@@ -63,17 +68,20 @@ def row_of(columns: Mapping[str, Any], row: int) -> dict[str, Any]:
 
 async def _stream(call: Call, answer: Answer, started: int, write: Write) -> AsyncIterator[Chunk]:
     text: list[str] = []
-    usage, failed = answer.usage, None
+    tools = ToolCalls()
+    usage, reason, failed = answer.usage, "stop", None
     held: list[Chunk] = []
     ended = False
     try:
-        async for chunk in answer.outputs:
-            text.append(chunk.text)
-            usage = chunk.usage or usage
-            if chunk.finish_reason or held:
-                held.append(chunk)
-            else:
-                yield chunk
+        async with reading(answer.outputs) as source:
+            async for chunk in source:
+                text.append(chunk.text)
+                tools.add(chunk.tool_calls)
+                usage, reason = chunk.usage or usage, chunk.finish_reason or reason
+                if chunk.finish_reason or held:
+                    held.append(chunk)
+                else:
+                    yield chunk
         ended = True
     except Exception as error:
         failed = error
@@ -81,12 +89,13 @@ async def _stream(call: Call, answer: Answer, started: int, write: Write) -> Asy
     finally:
         if not ended and failed is None:
             call.trace.attributes["everloop.cut"] = "the client left"
-        await write(call.principal, _spans(call, started, "".join(text), usage, failed), [])
+        said = plain(Message("".join(text), reason, tool_calls=tools.calls()))
+        await write(call.principal, _spans(call, started, said, usage, failed), [])
     for chunk in held:
         yield chunk
 
 
-def _spans(call: Call, started: int, outputs: Any, usage: Usage, error: Exception | None) -> list[Span]:
+def _spans(call: Call, started: int, outputs: Any, usage: Usage, error: BaseException | None) -> list[Span]:
     predict = isinstance(call.inputs, Batch)
     begin = int(call.trace.at * 1e9)
     attributes = {
@@ -113,4 +122,25 @@ def _spans(call: Call, started: int, outputs: Any, usage: Usage, error: Exceptio
         plain(call.inputs),
         outputs,
     )
-    return [root, *call.trace.spans]
+    return without([root, *call.trace.spans], call.trace.hidden)
+
+
+def without(spans: list[Span], hidden: Mapping[str, str]) -> list[Span]:
+    """The spans with what a policy hides replaced, wherever it stands in their inputs, outputs, attributes and events."""
+    if not hidden:
+        return spans
+    pattern = re.compile("|".join(re.escape(text) for text in sorted(hidden, key=len, reverse=True)))
+    for span in spans:
+        for name in ("inputs", "outputs", "attributes", "events"):
+            setattr(span, name, _without(getattr(span, name), pattern, hidden))
+    return spans
+
+
+def _without(value: Any, pattern: re.Pattern[str], hidden: Mapping[str, str]) -> Any:
+    if isinstance(value, str):
+        return pattern.sub(lambda found: hidden[found.group()], value)
+    if isinstance(value, Mapping):
+        return {k: _without(v, pattern, hidden) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without(v, pattern, hidden) for v in value]
+    return value

@@ -17,13 +17,13 @@ def build(stores: Any, project: str, release: Mapping[str, Any], pins: Mapping[s
     `pins` are the assets by role, `policy` the policy's asset. BadInput for a release that cannot be served.
     """
     manifest = release["manifest"]
+    read = lambda digest: stores.objects.get(project, digest)
     if manifest["kind"] == "predict":
-        read = lambda digest: stores.objects.get(project, digest)
         inner = predictor(pins["model"]["manifest"], read, (manifest.get("params") or {}).get("threshold"))
     else:
         from everloop.serve.answer import chat
 
-        inner = chat(manifest, pins, policy["manifest"] if policy else None)
+        inner = chat(manifest, pins, policy["manifest"] if policy else None, read)
     ref = Ref.parse(release["ref"])
     if ref.version is None:
         raise BadInput(f"{ref} is not exact; only an exact release is served.")

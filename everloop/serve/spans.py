@@ -30,7 +30,9 @@ def span(trace: TraceContext, name: str, kind: str) -> Iterator[Span]:
 
 
 def plain(inputs: Any) -> Any:
-    """A call's inputs or outputs as JSON can carry them: messages of a chat, columns of a batch, the text of a message."""
+    """A call's inputs or outputs as JSON can carry them: messages of a chat, columns of a batch, the text of a message (all of one with tools)."""
+    if getattr(inputs, "tool_calls", None):
+        return {"role": "assistant", "content": inputs.text, "tool_calls": list(inputs.tool_calls)}
     for name in ("messages", "columns", "text"):
         found = getattr(inputs, name, None)
         if found is not None:

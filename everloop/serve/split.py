@@ -9,7 +9,7 @@ from typing import Any
 
 from everloop.core.errors import NotFound
 from everloop.core.types import Answer, Call, Serve, TraceContext
-from everloop.serve.record import Write
+from everloop.serve.record import Write, without
 from everloop.serve.spans import plain, span
 
 Live = Callable[[], Mapping[str, tuple[str, Serve]]]
@@ -55,4 +55,4 @@ async def _shadowed(call: Call, release: str, serve: Serve, write: Write) -> Non
     with contextlib.suppress(Exception), span(trace, "shadow", "CHAIN") as seen:
         seen.attributes.update({"everloop.shadow": True, "everloop.shadow.release": release})
         seen.outputs = plain((await serve(call.replace(trace=trace))).outputs)
-    await write(call.principal, trace.spans, [])
+    await write(call.principal, without(trace.spans, {**call.trace.hidden, **trace.hidden}), [])

@@ -17,13 +17,15 @@ from everloop.core.types import Answer, Batch, Call, Chat, Serve, TraceContext
 from everloop.serve.limit import limit
 from everloop.serve.record import record, row_of
 from everloop.serve.split import split
+from everloop.serve.streams import begun
 from everloop.store import audit
 from everloop.store.schema import endpoints
 
 if TYPE_CHECKING:
     from everloop.workspace.workspace import Workspace
 
-LIMITS: dict[str, float] = {"timeout_s": 30, "concurrency": 64}
+LIMITS: dict[str, dict[str, float]] = {"predict": {"timeout_s": 30, "concurrency": 64}, "chat": {"timeout_s": 120, "concurrency": 64}}
+"""An endpoint's bounds by its kind, where its spec says nothing."""
 
 
 class Endpoints:
@@ -35,6 +37,12 @@ class Endpoints:
         self._served: dict[tuple[str, str], Serve] = {}
         self._live: dict[tuple[str, str], dict[str, tuple[str, Serve]]] = {}
         self._opening: dict[tuple[str, str], asyncio.Lock] = {}
+
+    async def stop(self) -> None:
+        """Let go of the connections to LLM providers."""
+        from everloop.engines import http
+
+        await http.close()
 
     async def put(self, who: Principal, name: str, kind: str, spec: Mapping[str, Any]) -> dict[str, Any]:
         """Declare or change an endpoint. BadInput for a spec that cannot be."""
@@ -89,9 +97,15 @@ class Endpoints:
         return {"predictions": rows, "release": str(answer.release), "trace_id": trace.trace_id}
 
     async def chat(self, who: Principal, name: str, chat: Chat, *, user: str = "", session: str = "") -> tuple[Answer, str]:
-        """A chat through an endpoint: its Answer (a stream if `chat.stream`) and the trace id."""
+        """A chat through an endpoint: its Answer (a stream if `chat.stream`, to be read or closed) and the trace id.
+
+        A stream's first chunk is there already, so what fails before it is raised here. BadInput for an endpoint that predicts.
+        """
         trace = TraceContext(new_trace_id(), new_span_id(), at=self.ws.clock.now())
-        return await self.serve(Call(name, chat, who, trace, params={"user": user, "session": session})), trace.trace_id
+        answer = await self.serve(Call(name, chat, who, trace, params={"user": user, "session": session}))
+        if answer.streams:
+            answer = answer.replace(outputs=await begun(answer.outputs))
+        return answer, trace.trace_id
 
     async def run_release(self, who: Principal, ref: str | Ref) -> Serve:
         """An exact release as a callable, without an endpoint; what it answers is not recorded among production traces."""
@@ -112,8 +126,9 @@ class Endpoints:
         async with self._opening.setdefault((who.project, name), asyncio.Lock()):
             if (who.project, name) in self._served:
                 return self._served[who.project, name]
-            spec = (await self.get(who, name))["spec"]
-            release, bounds = spec["release"], {**LIMITS, **spec["limits"]}
+            found = await self.get(who, name)
+            spec = found["spec"]
+            release, bounds = spec["release"], {**LIMITS[found["kind"]], **spec["limits"]}
             if (who.project, release) not in self._live:
                 await self._fill(who, release)
             live = lambda: self._live.get((who.project, release), {})
@@ -176,7 +191,7 @@ def full_spec(name: str, kind: str, spec: Mapping[str, Any]) -> dict[str, Any]:
     if any(p["weight"] < 0 for p in parts) or not sum(p["weight"] for p in parts):
         raise BadInput("The weights of a split are numbers from 0 up, at least one of them above it.")
     release = Ref.parse(str(spec.get("release") or name), "release").name
-    return {"release": release, "split": parts, "shadow": spec.get("shadow"), "limits": {**LIMITS, **(spec.get("limits") or {})}}
+    return {"release": release, "split": parts, "shadow": spec.get("shadow"), "limits": {**LIMITS[kind], **(spec.get("limits") or {})}}
 
 
 def _shown(tx: Any, row: dict[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ async def echo(request: web.Request) -> web.StreamResponse:
     """An upstream that says back what it was sent."""
     body = await request.json()
     said = " | ".join(f"{m['role']}: {m['content']}" for m in body["messages"])
-    if not body["stream"]:
+    if not body.get("stream"):
         message = {"role": "assistant", "content": said}
         usage = {"prompt_tokens": 7, "completion_tokens": 5}
         return web.json_response({"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage})
