@@ -1,8 +1,12 @@
 """An answerer that needs no download and invents nothing: the best sentences of the retrieved passages, each cited.
 
-A sentence's score is the share of the question's information it covers: terms weighted by inverse document frequency over the passages'
-sentences (a question word found nowhere weighs most), its neighbours and title counting less, plus small bonuses for an early place and for the
-passage's rank. Sentences are chosen by maximal marginal relevance (Carbonell and Goldstein, 1998). Below `min_score` it says that it does not know.
+A sentence's score is the share of the question's weight that it covers: each term weighs the more, the fewer passages of all documents hold it
+(inverse document frequency); terms in headings above and in neighbours count less, and a long sentence or one from a passage that was found
+late counts less. Sentences are chosen by maximal marginal relevance (Carbonell and Goldstein, 1998). It declines where the best sentence, with
+the headings above it, covers less than `min_score` of the question's weight.
+
+On 55 answerable and 10 unanswerable questions about everloop's own documentation (it was improved while looking at these, so read it as an upper
+bound): with 4 passages, 2 sentences and min_score 0.25 it declined 22 % of the answerable ones and 90 % of the unanswerable.
 """
 
 from __future__ import annotations
@@ -26,11 +30,18 @@ REFUSAL = "I could not find an answer to that in the documents I have."
 """What it says when no sentence scores enough."""
 DEFAULTS = {"sentences": 3, "min_score": 0.25, "citations": True}
 """Parameters and their values when neither release nor prompt says."""
-RANK_BONUS, PLACE_BONUS, CONTEXT_SHARE, TITLE_SHARE, REPETITION = 0.12, 0.05, 0.35, 0.5, 0.6
-"""Weights: of the passage's rank, of an early place, of terms in neighbours, of terms in the title, and against repeating what was chosen."""
+PLACE_BONUS, CONTEXT_SHARE, TITLE_SHARE, REPETITION, PASSAGE_SHARE, CODE_SHARE = 0.1, 0.3, 0.6, 0.6, 0.5, 0.8
+"""Weights: of an early place, of terms in neighbours, of terms in title and headings, against repeating what was chosen, of how well the passage
+was found beside the best one, and of a line of code beside a sentence."""
+LONG = 10
+"""Content words above which a sentence is long: it covers more of any question, so it counts less."""
 KEEP = 0.45
 """A further sentence must score at least this share of the best one's."""
-_MARKS = re.compile(r"^\s*(?:#{1,6}\s+|[-*+]\s+|>\s+|\d+[.)]\s+)|[*_`]{1,3}(?=\S)|(?<=\S)[*_`]{1,3}|\|")
+_MARKS = re.compile(r"^\s*(?:#{1,6}\s+|[-*+]\s+|>\s+|\d+[.)]\s+)|`+|\*{1,3}(?=\S)|(?<=\S)\*{1,3}|(?<!\w)_{1,3}(?=\w)|(?<=\w)_{1,3}(?!\w)")
+_CODE = re.compile(
+    r"^\s*(?:import |from \w+ import|def |class |@\w|\$ |>>> |[\w.]+ = |[\w.]+\(|\{\"|[A-Z_]{3,}=\S|[a-z]+ [a-z-]+ .*--?\w)|^\s*(?:everloop|pip|git|docker|curl|\./\w+) \w"
+)
+_SETUP = re.compile(r"^\s*(?:import |from \w+ import|@|[)\]}]|\w+ = \w+\.connect)")
 _LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
 
 
@@ -46,6 +57,8 @@ class Candidate:
     title: frozenset[str]
     score: float = 0.0
     covered: float = 0.0
+    worth: float = 1.0
+    code: bool = False
 
 
 @llms.add("extractive")
@@ -60,7 +73,7 @@ def make(spec: Mapping[str, Any], secrets: Secrets) -> Serve:
         started = time.perf_counter()
         settings = {**DEFAULTS, **{k: v for k, v in spec.items() if v is not None}, **(call.params.get("answer") or {})}
         passages = [p for p in call.params.get("retrieved") or () if not p.get("flagged")]
-        text, cited, best = answer(question_of(chat.messages), passages, settings)
+        text, cited, best = answer(question_of(chat.messages), passages, settings, call.params.get("weights"))
         read = sum(len(words(text_of(m.get("content")))) for m in chat.messages) + sum(len(words(str(p.get("text", "")))) for p in passages)
         usage = Usage(read, len(words(text)), cost=0.0, seconds=time.perf_counter() - started, model="extractive", provider="everloop")
         notes = {"refused": not cited, "citations": cited, "score": round(best, 4)}
@@ -71,53 +84,97 @@ def make(spec: Mapping[str, Any], secrets: Secrets) -> Serve:
     return serve
 
 
-def answer(question: str, passages: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> tuple[str, list[dict[str, Any]], float]:
-    """(text, citations, best score) for a question over passages; no citations means that it declined."""
+def answer(
+    question: str, passages: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], rarity: Mapping[str, float] | None = None
+) -> tuple[str, list[dict[str, Any]], float]:
+    """(text, citations, confidence) for a question over passages; no citations means that it declined. `rarity` weighs the question's terms by
+    how few of all documents' passages have them; without it the passages at hand must do.
+
+    The confidence, from 0 to 1, is the share of the question's weight that the best sentence covers, with the headings above it.
+    """
     refusal = str(settings.get("refusal") or REFUSAL)
     asked = frozenset(terms(question))
-    found = _candidates(passages, frozenset(question.lower().split()))
+    found = _candidates(passages)
     if not asked or not found:
         return refusal, [], 0.0
-    weights = _weights(asked, found)
+    weights = _shares(asked, rarity) if rarity else _weights(asked, found)
     for candidate in found:
-        _score(candidate, asked, weights, len(passages))
-    best = max(c.score for c in found)
+        _score(candidate, asked, weights)
+    leading = max(found, key=lambda c: c.score)
+    best = sum(weights[t] for t in asked if t in leading.terms or t in leading.title)
     if best < float(settings.get("min_score", DEFAULTS["min_score"])) or not any(c.terms & asked for c in found):
         return refusal, [], best
     chosen = _choose(found, max(1, int(settings.get("sentences", 3))))
     return _compose(chosen, passages, bool(settings.get("citations", True)), best)
 
 
-def _candidates(passages: Sequence[Mapping[str, Any]], asked_words: frozenset[str]) -> list[Candidate]:
+def _candidates(passages: Sequence[Mapping[str, Any]]) -> list[Candidate]:
     found = []
+    best = max((float(p.get("score") or 0.0) for p in passages), default=0.0)
     for i, passage in enumerate(passages):
         title = str(passage.get("title") or "")
-        title_terms = frozenset(terms(title))
-        pieces = [clean(s) for s in sentences(str(passage.get("text") or ""))]
-        bags = [frozenset(terms(p)) for p in pieces]
-        for j, piece in enumerate(pieces):
+        above = frozenset(terms(f"{title} {passage.get('heading') or ''}"))
+        worth = float(passage.get("score") or 0.0) / best if best > 0 else 1 - i / len(passages)
+        parts = pieces(str(passage.get("text") or ""))
+        bags = [frozenset(terms(text)) for text, _ in parts]
+        for j, (piece, code) in enumerate(parts):
             count = len(piece.split())
-            if count < 4 or count > 80 or not bags[j] or piece.strip() == title.strip() or piece.endswith(":"):
+            if count < (3 if code else 4) or count > 80 or not bags[j] or piece.strip() == title.strip() or piece.endswith(":"):
                 continue
-            if piece.endswith("?") and len(asked_words & frozenset(piece.lower().split())) > 0.8 * len(asked_words):
+            if piece.endswith("?") and len(piece) < 160:
                 continue
             around = (bags[j - 1] if j else frozenset()) | (bags[j + 1] if j + 1 < len(bags) else frozenset())
-            found.append(Candidate(i, j, piece, bags[j], around, title_terms))
+            found.append(Candidate(i, j, piece, bags[j], around, above, worth=worth, code=code))
     return found
 
 
-def _weights(asked: frozenset[str], found: Sequence[Candidate]) -> dict[str, float]:
-    """The question's terms with their inverse document frequency over the sentences (as in BM25, never negative), summing to 1."""
-    n = len(found)
-    seen: Counter[str] = Counter()
-    for candidate in found:
-        seen.update((candidate.terms | candidate.title) & asked)
-    raw = {t: math.log(1 + (n - min(seen[t], n) + 0.5) / (min(seen[t], n) + 0.5)) for t in asked}
+def pieces(text: str) -> list[tuple[str, bool]]:
+    """What of a passage may be quoted, (text, whether it is code): its sentences, the rows of its tables with their columns' names, and lines of
+    code one by one. Headings, which are lines of their own without an end, are left out."""
+    found: list[tuple[str, bool]] = []
+    for block in re.split(r"\n\s*\n", text):
+        lines = [line for line in block.split("\n") if line.strip()]
+        if len(lines) > 1 and all(" | " in line for line in lines):
+            found += [(row, False) for row in _rows(lines)]
+        elif lines and sum(bool(_CODE.search(line)) for line in lines) * 2 >= len(lines):
+            found += [(" ".join(line.split()), True) for line in lines if not _SETUP.match(line)]
+        elif len(lines) == 1 and len(lines[0]) < 80 and lines[0].rstrip()[-1:] not in ".!?:;…":
+            continue
+        else:
+            found += [(clean(sentence), False) for sentence in sentences(block)]
+    return found
+
+
+def _rows(lines: Sequence[str]) -> list[str]:
+    """A table's rows as sentences: the first cell, then each further cell with the name of its column."""
+    names = [cell.strip() for cell in lines[0].split(" | ")]
+    made = []
+    for line in lines[1:]:
+        cells = [clean(cell) for cell in line.split(" | ")]
+        told = [f"{name} {cell}" for name, cell in zip(names[1:], cells[1:], strict=False) if cell]
+        made.append(f"{cells[0]}: {', '.join(told)}" if told else cells[0])
+    return made
+
+
+def _shares(asked: frozenset[str], rarity: Mapping[str, float]) -> dict[str, float]:
+    """Weights that sum to 1; a term that is not weighed counts as the rarest."""
+    most = max(rarity.values(), default=1.0) or 1.0
+    raw = {t: max(0.0, float(rarity.get(t, most))) for t in asked}
     total = sum(raw.values()) or 1.0
     return {t: w / total for t, w in raw.items()}
 
 
-def _score(candidate: Candidate, asked: frozenset[str], weights: Mapping[str, float], passages: int) -> None:
+def _weights(asked: frozenset[str], found: Sequence[Candidate]) -> dict[str, float]:
+    """The question's terms with their inverse document frequency over the sentences at hand (as in BM25, never negative), summing to 1."""
+    n = len(found)
+    seen: Counter[str] = Counter()
+    for candidate in found:
+        seen.update((candidate.terms | candidate.title) & asked)
+    return _shares(asked, {t: math.log(1 + (n - min(seen[t], n) + 0.5) / (min(seen[t], n) + 0.5)) for t in asked})
+
+
+def _score(candidate: Candidate, asked: frozenset[str], weights: Mapping[str, float]) -> None:
+    """How well a sentence answers: the share of the question that it covers, less the longer it is and the worse its passage was found."""
     covered = 0.0
     for term in asked:
         if term in candidate.terms:
@@ -127,11 +184,13 @@ def _score(candidate: Candidate, asked: frozenset[str], weights: Mapping[str, fl
         elif term in candidate.context:
             covered += CONTEXT_SHARE * weights[term]
     own = sum(weights[t] for t in asked & candidate.terms)
-    rank = 1 - candidate.passage / max(1, passages)
     candidate.covered = covered
-    bonus = RANK_BONUS * rank + PLACE_BONUS / (1 + candidate.place)
-    length = min(1.0, len(candidate.terms) / 6)
-    candidate.score = min(1.0, covered * length + bonus * min(1.0, own + 0.5 * (covered - own)) / 0.5) if covered > 0 else 0.0
+    long = 1 / (1 + max(0, len(candidate.terms) - LONG) / (2 * LONG))
+    short = min(1.0, len(candidate.terms) / 4)
+    found = 1 - PASSAGE_SHARE * (1 - candidate.worth)
+    candidate.score = min(1.0, (0.7 * covered + 0.3 * own + PLACE_BONUS / (1 + candidate.place) * covered) * long * short * found)
+    if candidate.code:
+        candidate.score *= CODE_SHARE
 
 
 def _choose(found: list[Candidate], count: int) -> list[Candidate]:

@@ -40,6 +40,7 @@ def load_index(manifest: Mapping[str, Any], read: Read) -> Index:
 
 def retrieve(inner: Serve, index: Index, settings: Mapping[str, Any] | None = None) -> Serve:
     """`inner` with the best passages for the last user message in `call.params["retrieved"]`, and in the answer's notes as "retrieved".
+    `call.params["weights"]` says how much each term of the question tells.
 
     Settings: `k` passages at most, `mode` hybrid, text or vector, `min_score` from 0 to 1 that a passage must reach. BadInput for others.
     """
@@ -52,7 +53,7 @@ def retrieve(inner: Serve, index: Index, settings: Mapping[str, Any] | None = No
             found = look() if index.fast else await asyncio.to_thread(look)
             passages = [p for p in found if p["score"] >= asked["min_score"]]
             _tell(made, question, passages, asked)
-        answer = await inner(call.replace(params={**call.params, "retrieved": passages}))
+        answer = await inner(call.replace(params={**call.params, "retrieved": passages, "weights": index.weights(question)}))
         return answer.replace(notes={"retrieved": passages, **answer.notes})
 
     return serve

@@ -274,3 +274,22 @@ def test_a_reader_who_leaves_ends_the_upstreams_answer_and_connections_are_reuse
             await runner.cleanup()
 
     asyncio.run(run())
+
+
+def test_extractive_quotes_rows_and_code_and_keeps_names_whole() -> None:
+    table = {"n": 1, "text": "Settings\n\nvariable | meaning | default\nEVERLOOP_PORT | TCP port | 7600\nEVERLOOP_HOME | folder of state | .everloop"}
+    code = {"n": 2, "text": "Make a key:\n\neverloop keys create ci --role editor --days 90\n\nIt is `printed` once, **never** again."}
+    more = {"retrieved": [table, code], "answer": {"sentences": 1}}
+    serve = make({"name": "extractive", "min_score": 0.1}, env_secrets)
+    assert ask(serve, "What is the default of EVERLOOP_PORT?", **more)[1] == "EVERLOOP_PORT: meaning TCP port, default 7600. [1]"
+    assert ask(serve, "How do I create a key with the role editor?", **more)[1] == "everloop keys create ci --role editor --days 90. [2]"
+    assert ask(serve, "How often is it printed?", **more)[1] == "It is printed once, never again. [2]"
+
+
+def test_extractive_declines_by_how_rare_the_missing_words_are() -> None:
+    passage = {"n": 1, "text": "The server of everloop runs on one machine and keeps all of its state in a folder."}
+    serve = make({"name": "extractive", "min_score": 0.4}, env_secrets)
+    question = "Does the server run on Kubernetes?"
+    common, rare = {"server": 2.0, "run": 2.0, "kubernet": 0.5}, {"server": 0.5, "run": 0.5, "kubernet": 5.0}
+    assert not ask(serve, question, retrieved=[passage], weights=common)[0].notes["refused"]
+    assert ask(serve, question, retrieved=[passage], weights=rare)[0].notes["refused"]

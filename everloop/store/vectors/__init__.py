@@ -33,6 +33,9 @@ class Index(Protocol):
         `score` is from 0 to 1 and means the same for every query: how near, and how much of what was asked for is there.
         """
 
+    def weights(self, query: str) -> dict[str, float]:
+        """The query's terms with how much each tells: the fewer passages hold it, the more (from 0 up)."""
+
     def replace(self, chunks: Iterable[Mapping[str, Any]], drop: Iterable[str] = ()) -> Index:
         """An index in which the documents of these chunks stand anew, and those of `drop` are gone. This one stays as it is."""
 

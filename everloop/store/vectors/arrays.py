@@ -76,12 +76,12 @@ class Segment:
         by_vector = mode != "text" and bool(vector.any())
         if by_vector:
             near = self.vectors @ vector if self.head is None else self.head @ vector[:HEAD]
-            total = text + share * np.maximum(near, 0)
+            total = text + share * near
         total = np.where(self.alive, total, np.float32(-1))
         wanted = min(self.n, k if self.head is None or not by_vector else max(HEAD_KEPT, 4 * k))
         rows = np.argpartition(-total, wanted - 1)[:wanted] if wanted < self.n else np.arange(self.n)
         if by_vector and self.head is not None:
-            exact = text[rows] + share * np.maximum(self.vectors[rows] @ vector, 0)
+            exact = text[rows] + share * (self.vectors[rows] @ vector)
             return rows, np.where(self.alive[rows], exact, np.float32(-1))
         return rows, total[rows]
 
@@ -165,6 +165,10 @@ class Arrays:
             rows, scores = segment.scores(asked, ceiling, vector, mode, k)
             found.extend((-float(score), s, int(row)) for row, score in zip(rows, scores, strict=True) if score > FLOOR)
         return [self._passage(i + 1, -score, s, row) for i, (score, s, row) in enumerate(sorted(found)[:k])]
+
+    def weights(self, query: str) -> dict[str, float]:
+        """See `Index.weights`."""
+        return self._asked(query[:QUERY_CHARS])[0]
 
     def replace(self, chunks: Iterable[Mapping[str, Any]], drop: Iterable[str] = ()) -> Arrays:
         """See `Index.replace`."""

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from typing import Any
 
-from everloop.store.npz import pack, unpack
+from everloop.core.errors import Corrupt
 from everloop.store.words import terms
 
 K1, B = 1.5, 0.75
 """BM25's saturation and length normalisation; the ranking on Cranfield is flat around them."""
-
-
-ARRAYS = ("start", "ids", "counts", "lengths")
 
 
 class Postings:
@@ -75,13 +73,25 @@ class Postings:
         return scores
 
     def save(self) -> bytes:
-        """As npz, without pickle."""
-        return pack({name: getattr(self, name) for name in ARRAYS}, names=self.names)
+        """As an uncompressed npz, without pickle."""
+        import numpy as np
+
+        names = np.frombuffer("\n".join(self.names).encode(), np.uint8)
+        out = io.BytesIO()
+        np.savez(out, names=names, start=self.start, ids=self.ids, counts=self.counts, lengths=self.lengths)
+        return out.getvalue()
 
     @classmethod
     def load(cls, data: bytes) -> Postings:
         """The inverse of `save`; Corrupt for bytes that are not such."""
-        return cls(**unpack(data, ARRAYS, ["names"]))
+        import numpy as np
+
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as file:
+                names = file["names"].tobytes().decode()
+                return cls(names.split("\n") if names else [], file["start"], file["ids"], file["counts"], file["lengths"])
+        except (ValueError, KeyError, OSError, EOFError) as error:
+            raise Corrupt(f"The index's terms cannot be read: {error}.", "Build the index again.") from error
 
 
 def rarity(found_in: int, n: int) -> float:

@@ -1,0 +1,71 @@
+"""Questions made from documents whose owner has written none: each asks for a section by its heading, or for what a sentence says.
+
+They are easier than people's questions, since they use the documents' own words, and they have no expected answers; every case carries the
+tag "generated". Write real ones as soon as there are some: what people asked is in the traces.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from everloop.checks.groundedness import sentences
+from everloop.checks.text import content
+
+MOST = 60
+"""Questions made at most."""
+SUBJECT_WORDS = 7
+"""Words of a sentence that a question keeps."""
+_DEFINES = re.compile(r"^((?:The |An? )?[A-Z][\w\- ]{2,50}?) (?:is|are|means|was|were) (?:an? |the )?\w+")
+
+
+def questions(documents: Sequence[Mapping[str, Any]], seed: int = 7, most: int = MOST) -> list[dict[str, Any]]:
+    """Cases for a suite from documents ({"path", "text", "headings"?: [[offset, level]]}), spread over them; fewer where they say little."""
+    rng = random.Random(seed)
+    found = [(str(d["path"]), made) for d in documents if (made := _of(d))]
+    for _, made in found:
+        rng.shuffle(made)
+    cases: list[dict[str, Any]] = []
+    seen: set[str] = set()
+    while found and len(cases) < most:
+        for path, made in found:
+            question = made.pop()
+            if question.lower() in seen or len(cases) >= most:
+                continue
+            seen.add(question.lower())
+            cases.append(
+                {"id": f"g{len(cases) + 1:02}", "question": question, "kind": "answerable", "expected_sources": [path], "tags": ["generated"]}
+            )
+        found = [(path, made) for path, made in found if made]
+    return cases
+
+
+def _of(document: Mapping[str, Any]) -> list[str]:
+    text = str(document.get("text") or "")
+    made = []
+    for at, *_ in document.get("headings") or ():
+        heading = text[at:].split("\n", 1)[0].strip()
+        if len(content(heading)) >= 2 and not heading.endswith("?"):
+            made.append(f"What is said about {heading[:100]}?")
+        elif heading.endswith("?"):
+            made.append(heading[:160])
+    for sentence in sentences(text):
+        defined = _DEFINES.match(sentence)
+        if defined:
+            made.append(f"What is {_lowered(defined[1])}?")
+        elif 8 <= len(sentence.split()) <= 30 and sentence[0].isupper() and sentence.endswith("."):
+            made.append(f"What do the documents say about this: {_subject(sentence)}?")
+    return [question for question in dict.fromkeys(made) if len(content(question)) >= 3]
+
+
+def _subject(sentence: str) -> str:
+    """The words of a sentence that say most, in their order: the longest ones."""
+    words = [w.strip(".,;:()\"'") for w in sentence.split()]
+    kept = sorted(sorted(range(len(words)), key=lambda i: -len(words[i]))[:SUBJECT_WORDS])
+    return " ".join(words[i] for i in kept)
+
+
+def _lowered(subject: str) -> str:
+    return subject[0].lower() + subject[1:] if subject.split()[0] in ("The", "A", "An") else subject
