@@ -13,6 +13,8 @@ from everloop.core.errors import BadInput, EverloopError
 
 POLL_SECONDS = 0.3
 ENDED = ("finished", "failed", "killed")
+REFUSED = ("BadInput: ", "TooLarge: ")
+"""How the error of a step begins that refused its input."""
 SKIP = {"__pycache__", "node_modules", "venv", "build", "dist"}
 
 
@@ -53,7 +55,10 @@ class Pipelines:
         return self._http.get(f"/api/v1/pipeline-runs/{quote(run)}")
 
     def wait(self, run: str, timeout: float = 600.0, progress: Callable[[str, str], None] | None = None) -> dict[str, Any]:
-        """Wait until a run ends; `progress(step, state)` is called at each change. Answers its state; EverloopError if it failed or took too long."""
+        """Wait until a run ends; `progress(step, state)` is called at each change. Answers its state.
+
+        Raises BadInput if a step refused its input, EverloopError if it failed otherwise or took too long.
+        """
         seen: dict[str, str] = {}
         until = time.monotonic() + timeout
         while True:
@@ -65,6 +70,11 @@ class Pipelines:
             if now["run"]["status"] == "finished":
                 return now
             if now["run"]["status"] in ENDED:
+                refused = next((t for t in now["tasks"] if t["state"] == "failed" and t["error"].startswith(REFUSED)), None)
+                if refused is not None:
+                    raise BadInput(
+                        f"The step {refused['step']!r} refused: {refused['error'].split(': ', 1)[1]}", f"See: everloop pipelines show {run}"
+                    )
                 raise EverloopError(f"The pipeline run {run} {now['run']['status']}: {now['run']['error']}", f"See: everloop pipelines show {run}")
             if time.monotonic() > until:
                 raise EverloopError(f"The pipeline run {run} has not ended after {timeout:.0f} s.", "It goes on; wait again, or cancel it.")

@@ -194,3 +194,7 @@ GUARD_THREAD_CHARS = 50_000
 """A text longer than this is checked in a thread, so that it keeps no other call waiting."""
 HISTORY_CHARS = 40_000
 """Characters of the turns before that a prompt's `history` shows; older turns go first."""
+INGEST_FILES = 5_000
+"""Files of a folder that one dataset is loaded from."""
+INGEST_ROWS = 10_000_000
+"""Rows that one SQL query may load."""

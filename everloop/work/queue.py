@@ -20,6 +20,7 @@ from everloop.core.refs import Ref
 from everloop.store.records import Tx
 from everloop.store.schema import runs as run_rows
 from everloop.store.schema import tasks
+from everloop.work.params import refuse_credentials
 
 OWN_STEPS = ("everloop.build.", "everloop.loop.")
 """Modules whose functions may be steps without a code asset."""
@@ -41,6 +42,8 @@ def check(spec: dict[str, Any]) -> list[dict[str, Any]]:
         if unknown:
             raise BadInput(f"The step {step['name']!r} comes after {unknown[0]!r}, which is no step.", f"Steps: {', '.join(names)}.")
         check_call(step["call"], spec.get("code"))
+        refuse_credentials(step.get("params"), f"params of step {step['name']!r}")
+    refuse_credentials(spec.get("params"))
     try:
         TopologicalSorter({s["name"]: s.get("after") or [] for s in steps}).prepare()
     except CycleError as error:
@@ -60,6 +63,7 @@ def check_call(call: str, code: str | None) -> tuple[str, str]:
 
 def enqueue(tx: Tx, run: str, spec: dict[str, Any], params: dict[str, Any]) -> None:
     """Queue all steps of a pipeline run; those that wait for nothing are ready at once."""
+    refuse_credentials(params)
     code = str(catalog.resolve(tx, spec["code"])) if spec.get("code") else None
     for step in check(spec):
         after = list(step.get("after") or [])

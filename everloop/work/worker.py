@@ -91,7 +91,8 @@ class Worker:
         except _Stopped:
             path = "release"
         except (Exception, SystemExit) as error:
-            tail = "".join(traceback.format_exception(error)[-3:])[-4000:]
+            said = f"{type(error).__name__}: {error}" if isinstance(error, EverloopError) else "".join(traceback.format_exception(error)[-3:])
+            tail = said[-4000:]
             path, body = "fail", {"error": tail, "retry": not isinstance(error, BadInput)}
             log.write(traceback.format_exc())
         finally:

@@ -19,6 +19,7 @@ from everloop.store import audit
 from everloop.store.records import Tx
 from everloop.store.schema import pipelines, schedules
 from everloop.work import queue
+from everloop.work.params import refuse_credentials
 from everloop.work.schedule import next_at
 from everloop.work.supervisor import Supervisor
 
@@ -234,6 +235,7 @@ def _schedule(tx: Tx, name: str) -> dict[str, Any]:
 def put_schedule(tx: Tx, name: str, pipeline: str, cron: str, params: dict[str, Any], enabled: bool) -> None:
     """Start `pipeline` by `cron` from now on; NotFound if there is none of that name, BadInput for a cron that does not parse."""
     _get(tx, pipeline)
+    refuse_credentials(params)
     row = {"project": tx.project, "name": name, "pipeline": pipeline, "cron": cron, "params": params, "enabled": enabled}
     tx.upsert(schedules, {**row, "next_at": next_at(cron, tx.now), "updated_at": tx.now, "updated_by": tx.who.name})
     audit.record(tx, "schedule.put", f"schedule:{name}", pipeline=pipeline, cron=cron, enabled=enabled)
