@@ -40,7 +40,7 @@ def register(app: typer.Typer) -> None:
 
 def create_key(
     name: str = typer.Argument(help="What it is for: the name that records keep."),
-    role: str = typer.Option("editor", help="viewer, editor, approver or admin."),
+    role: str = typer.Option("editor", help="caller (for a running application), viewer, editor, approver or admin."),
     days: float = typer.Option(None, help="Days until it expires (default: never)."),
     project: str = _PROJECT,
 ) -> None:

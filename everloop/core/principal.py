@@ -11,8 +11,13 @@ DEFAULT_PROJECT = "default"
 
 
 class Role(IntEnum):
-    """Roles in rising order; each may do all that the lower ones may."""
+    """Roles in rising order; each may do all that the lower ones may.
 
+    `caller` stands beside the order: it is for a key that a running application holds. It calls endpoints, sends traces and feedback, and sees
+    nothing else. A viewer sees everything of the project and neither changes nor calls anything: a call costs money and leaves a trace.
+    """
+
+    caller = 5
     viewer = 10
     editor = 20
     approver = 30
@@ -48,6 +53,19 @@ class Principal:
                 "Ask an admin of the project for a key with that role.",
             )
         return self
+
+    def need_call(self, what: str = "call an endpoint") -> Principal:
+        """Return self if it may call endpoints and send what an application sends: callers, and editors upwards. Forbidden otherwise."""
+        if self.role is Role.caller or self.role >= Role.editor:
+            return self
+        raise Forbidden(
+            f"{self.name} is {self.role.name} in project {self.project!r}; to {what} one must be caller or editor.",
+            "Ask an admin of the project for a key: everloop keys create NAME --role caller",
+        )
+
+    def reading(self) -> Principal:
+        """Who the server reads as, inside a call that this principal was allowed to make: a caller's call needs its endpoint's release."""
+        return self if self.role >= Role.viewer else replace(self, role=Role.viewer)
 
     def in_project(self, project: str) -> Principal:
         """The same principal in another project (the caller has checked that it may)."""

@@ -39,8 +39,7 @@ async def invocations(request: Request, endpoint: str | None = None) -> Response
         batch = batch_of(kind, await request.body())
         answer = await ws.endpoints.predict(who, endpoint, batch)
     except EverloopError as error:
-        code = "BAD_REQUEST" if error.status == 400 else error.code.upper().replace("-", "_")
-        return Response(orjson.dumps({"error_code": code, "message": str(error)}), error.status, media_type="application/json")
+        return Response(orjson.dumps(_shape(error)), error.status, media_type="application/json")
     headers = {"x-everloop-trace": answer["trace_id"], "x-everloop-release": answer["release"]}
     body = {"predictions": [p["prediction"] for p in answer["predictions"]]}
     return Response(orjson.dumps(body), headers=headers, media_type="application/json")
@@ -92,3 +91,13 @@ def _value(text: str | None) -> Any:
         return float(text)
     except ValueError:
         return text
+
+
+def _shape(error: EverloopError) -> dict[str, str]:
+    code = "BAD_REQUEST" if error.status == 400 else error.code.upper().replace("-", "_")
+    return {"error_code": code, "message": str(error)}
+
+
+error_shapes = {"/invocations": _shape}
+rights = {"public": ("GET /ping",), "call": ("POST /invocations",)}
+"""Who may use which route: see web/rights.py."""

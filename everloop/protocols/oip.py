@@ -25,6 +25,21 @@ LENGTH = b"inference-header-content-length"
 NOBODY = Principal("nobody", "", Role.viewer, kind="anonymous")
 """Who a public probe is for: in no project, so that nothing but health can be seen."""
 EXTENSIONS = ["binary_tensor_data", "model_repository"]
+rights = {
+    "public": ("GET /v2/health/live", "GET /v2/health/ready"),
+    "any": (
+        "GET /v2",
+        "GET /v2/models/{name}",
+        "GET /v2/models/{name}/ready",
+        "GET /v2/models/{name}/versions/{version}",
+        "GET /v2/models/{name}/versions/{version}/ready",
+        "POST /v2/repository/index",
+    ),
+    "call": ("POST /v2/models/{name}/infer", "POST /v2/models/{name}/versions/{version}/infer"),
+    "editor": ("POST /v2/repository/models/{name}/load", "POST /v2/repository/models/{name}/unload"),
+}
+"""Who may use which route: see web/rights.py."""
+error_shapes = {"/v2": lambda error: {"error": str(error)}}
 
 
 def mount(app: Any, ws: Any) -> None:
@@ -95,8 +110,8 @@ class Oip:
             raise NotFound(f"The model {name!r} has no live version {version or ''}.", f"Live: {', '.join(r.at for r in live) or 'none'}.")
         key = (who.project, str(found))
         if key not in self._models:
-            pins = (await self.ws.assets.get(who, str(found)))["manifest"]["pins"]
-            self._models[key] = (await self.ws.assets.get(who, pins["model"]))["manifest"]
+            pins = (await self.ws.assets.get(who.reading(), str(found)))["manifest"]["pins"]
+            self._models[key] = (await self.ws.assets.get(who.reading(), pins["model"]))["manifest"]
         return found, self._models[key]
 
     async def _metadata(self, who: Principal, name: str, version: str | None) -> dict[str, Any]:

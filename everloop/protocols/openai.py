@@ -14,6 +14,8 @@ from everloop.core.limits import CHAT_CHARS
 from everloop.core.types import Answer, Chat, Usage
 
 router = APIRouter(tags=["openai"])
+rights = {"any": ("GET /v1/models",), "call": ("POST /v1/chat/completions",)}
+"""Who may use which route: see web/rights.py."""
 OWN = {"model", "messages", "stream", "stream_options", "user", "session"}
 
 
@@ -101,6 +103,9 @@ def _error(error: EverloopError) -> dict[str, Any]:
     return {
         "error": {"message": str(error), "type": kind, "param": "model" if missing else None, "code": "model_not_found" if missing else error.code}
     }
+
+
+error_shapes = dict.fromkeys(("/v1/chat", "/v1/models", "/v1/embeddings", "/v1/responses"), _error)
 
 
 def _event(body: dict[str, Any]) -> bytes:

@@ -15,7 +15,6 @@ from fastapi import APIRouter, Request, Response
 
 from everloop.core.errors import BadInput, Busy, EverloopError, TooLarge
 from everloop.core.limits import BODY_BYTES
-from everloop.core.principal import Role
 from everloop.protocols.otlp_spans import Export, from_json, from_protobuf
 
 router = APIRouter(tags=["otlp"])
@@ -34,11 +33,12 @@ async def traces(request: Request) -> Response:
     except EverloopError as error:
         retry = {"retry-after": str(max(1, round(error.retry_after)))} if isinstance(error, Busy) else None
         status = 503 if isinstance(error, Busy) else error.status
-        return Response(_status(kind, _GRPC.get(status, 13), str(error)), status, retry, JSON if kind == JSON else PROTOBUF)
+        encoded, body = _failure(error, kind)
+        return Response(body, status, retry, encoded)
 
 
 async def _take(request: Request, kind: str) -> Response:
-    who = request.scope["everloop.who"].need(Role.editor, "send traces")
+    who = request.scope["everloop.who"].need_call("send traces")
     ws = request.app.state.workspace
     if kind not in (PROTOBUF, JSON):
         return Response(_status(kind, 3, f"The content type {kind!r} is not known; send {PROTOBUF} or {JSON}."), 415, media_type=PROTOBUF)
@@ -98,6 +98,17 @@ def _status(kind: str, code: int, message: str) -> bytes:
         return orjson.dumps({"code": code, "message": message})
     text = message.encode()
     return b"\x08" + _varint(code) + b"\x12" + _varint(len(text)) + text
+
+
+def _failure(error: EverloopError, kind: str) -> tuple[str, bytes]:
+    """An error as this protocol writes it: (content type, google.rpc.Status)."""
+    kind = kind.partition(";")[0].strip().lower()
+    return JSON if kind == JSON else PROTOBUF, _status(kind, _GRPC.get(error.status, 13), str(error))
+
+
+error_bodies = {"/v1/traces": _failure}
+rights = {"call": ("POST /v1/traces",)}
+"""Who may use which route: see web/rights.py."""
 
 
 def _varint(number: int) -> bytes:

@@ -1,7 +1,7 @@
 """The ASGI app of a workspace: sign-in under everything, then other people's protocols, the REST API and the UI, each found in its folder.
 
-A module is found by having `router` (an APIRouter) or `mount(app, ws)`. It may also say `reads = ("/path/{name}", ...)`: routes of other
-methods than GET that only read (see auth.py), `error_shapes = {"/prefix": shape}` and `error_page` (see problems.py).
+A module is found by having `router` (an APIRouter) or `mount(app, ws)`. It says who may use its routes in `rights` (see rights.py), and may
+say `error_shapes = {"/prefix": shape}`, `error_bodies = {"/prefix": writer}` and `error_page` (see problems.py).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from everloop.web.auth import SignIn
 from everloop.web.frame import Frame
 from everloop.web.limits import BodyLimit
 from everloop.web.refusals import Refusals
+from everloop.web.rights import Rights
 from everloop.workspace.workspace import Workspace
 
 FOLDERS = ("everloop.protocols", "everloop.web.api", "everloop.web.ui")
@@ -66,13 +67,15 @@ def create_app(settings: Settings, workspace: Workspace | None = None) -> FastAP
     )
     app.state.workspace = ws
     app.state.draining = False
+    app.state.rights = Rights()
+    app.state.rights.add({"any": ("GET /api/v1/openapi.json",)})
     problems.install(app)
-    reads: list[str] = []
     for folder in FOLDERS:
-        reads += _found_in(folder, app, ws)
+        _take_in(folder, app, ws)
     app.include_router(signin.router)
+    app.state.rights.add(signin.rights)
     app.add_api_route("/", _root, include_in_schema=False)
-    app.add_middleware(SignIn, ws=ws, reads=reads)  # the last one added is the outermost
+    app.add_middleware(SignIn, ws=ws, rights=app.state.rights)  # the last one added is the outermost
     app.add_middleware(BodyLimit)
     app.add_middleware(Frame, refusals=Refusals(ws))
     return app
@@ -83,10 +86,9 @@ async def _root() -> RedirectResponse:
     return RedirectResponse("/ui", 307)
 
 
-def _found_in(folder: str, app: FastAPI, ws: Workspace) -> list[str]:
-    """Take in the routes of a folder's modules; answers the reads they name."""
+def _take_in(folder: str, app: FastAPI, ws: Workspace) -> None:
+    """Take in the routes of a folder's modules, and what they say about them."""
     package = importlib.import_module(folder)
-    reads: list[str] = []
     for info in pkgutil.iter_modules(package.__path__):
         module = importlib.import_module(f"{folder}.{info.name}")
         if hasattr(module, "router"):
@@ -95,5 +97,5 @@ def _found_in(folder: str, app: FastAPI, ws: Workspace) -> list[str]:
             module.mount(app, ws)
         app.state.error_shapes.update(getattr(module, "error_shapes", {}))
         app.state.error_page = getattr(module, "error_page", app.state.error_page)
-        reads += getattr(module, "reads", ())
-    return reads
+        app.state.error_bodies.update(getattr(module, "error_bodies", {}))
+        app.state.rights.add(getattr(module, "rights", {}))

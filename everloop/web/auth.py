@@ -5,56 +5,31 @@ server bound to loopback a request with no key is the local user: then it must c
 be a loopback name (a page that rebinds its DNS name to 127.0.0.1 is refused). What a browser adds by itself (a cookie, being on this machine)
 is honoured only for requests that our own pages made: Origin and Sec-Fetch-Site are checked.
 
-Reading is for viewers. A request that may change something (any method but GET, HEAD, OPTIONS) needs an editor, here and again in the
-facade; routes that only read though they are a POST are named in `READS`, or in `reads` of the module that has them.
+What each role may use is a table (see rights.py), enforced here and again in the facades.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import re
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 from everloop.core.errors import EverloopError, Forbidden, Unauthorized
-from everloop.core.principal import Principal, Role, local_principal
+from everloop.core.principal import Principal, local_principal
 from everloop.core.settings import is_loopback
 from everloop.web.problems import send_error
+from everloop.web.rights import SAFE, Rights
 from everloop.workspace.workspace import Workspace
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-PUBLIC = {
-    ("GET", "/health"),
-    ("GET", "/version"),
-    ("GET", "/ping"),
-    ("GET", "/v2/health/live"),
-    ("GET", "/v2/health/ready"),
-    ("GET", "/login"),
-    ("POST", "/login"),
-    ("POST", "/api/v1/login"),
-    ("GET", "/oidc/start"),
-    ("GET", "/oidc/callback"),
-}
-"""Routes that answer without a principal: probes, and signing in."""
-PUBLIC_UNDER = ("/static/",)
-READS = (
-    "/logout",
-    "/session/project",
-    "/api/v1/logout",
-    "/api/v1/session/project",
-    "/api/v1/endpoints/{name}/predict",
-    "/api/v1/endpoints/{name}/chat",
-)
-"""Routes of other methods than GET that a viewer may call: their own session, and asking an endpoint."""
 NO_KEY = {"none", "local", "unused", "not-needed", "empty", "no-key", "sk-no-key-required"}
 """Keys that mean "no key": some clients insist on sending one. Honoured on loopback alone."""
-SAFE = {"GET", "HEAD", "OPTIONS"}
 COOKIE = "everloop_session"
 PROJECT_COOKIE = "everloop_project"
 _WANTED = {
@@ -83,10 +58,9 @@ IN_PROCESS = "testclient"
 class SignIn:
     """Raw ASGI middleware; sets scope["everloop.who"] (Principal) and, for a session, scope["everloop.csrf"]."""
 
-    def __init__(self, app: Any, ws: Workspace, reads: Iterable[str] = ()) -> None:
-        self.app, self.ws = app, ws
+    def __init__(self, app: Any, ws: Workspace, rights: Rights) -> None:
+        self.app, self.ws, self.rights = app, ws, rights
         self.local = is_loopback(ws.settings.host)
-        self._reads = patterns([*READS, *reads])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sign in, then hand on; a refusal is answered here."""
@@ -96,13 +70,12 @@ class SignIn:
         headers = {_WANTED[name]: value.decode("latin-1") for name, value in scope["headers"] if name in _WANTED}
         method = scope.get("method", "CONNECT")
         try:
-            if is_public(method, scope["path"]):
+            if self.rights.is_public(method, scope["path"]):
                 _own_page(method, headers)
             else:
                 who = await self._who(scope, method, headers)
                 scope["everloop.who"] = who
-                if method not in SAFE and who.role < Role.editor and not self._reads.fullmatch(scope["path"]):
-                    who.need(Role.editor, "change anything")
+                self.rights.need(who, method, scope["path"])
         except EverloopError as error:
             await _refuse(scope, receive, send, error, headers)
             return
@@ -146,17 +119,6 @@ class SignIn:
                 f"The Host {headers.get('host', '')!r} is not this machine.",
                 "Without a key, call the server as 127.0.0.1 or localhost, or send a key.",
             )
-
-
-def is_public(method: str, path: str) -> bool:
-    """Whether a route answers without a principal."""
-    return ("GET" if method == "HEAD" else method, path) in PUBLIC or (method in SAFE and path.startswith(PUBLIC_UNDER))
-
-
-def patterns(templates: Iterable[str]) -> re.Pattern[str]:
-    """One pattern that matches whole paths like the templates: `{name}` is one piece of a path, `{name:path}` any."""
-    parts = [re.sub(r"\\\{[^/{}]*?(:path)?\\\}", lambda m: ".+" if m.group(1) else "[^/]+", re.escape(t)) for t in templates]
-    return re.compile("|".join(f"(?:{p})" for p in parts))
 
 
 def credentials(headers: dict[str, str]) -> tuple[str, str | None]:

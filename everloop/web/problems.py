@@ -1,8 +1,9 @@
 """Errors as answers: RFC 9457 problem+json, or the shape that a protocol declares for its paths.
 
 A protocol module may have `error_shapes = {"/api/2.0/mlflow": shape}` where `shape(error) -> JSON body`; then errors found before its own code
-runs (sign-in, limits, no such route, bugs) are answered in that shape under that path. Where a browser asks for a page (`/ui`), the error is
-a page: the UI says how it looks by `error_page(request, error) -> HTML`.
+runs (sign-in, limits, no such route, bugs) are answered in that shape under that path. Where it is not JSON, or follows the request's own
+encoding: `error_bodies = {"/v1/traces": write}` with `write(error, content type of the request) -> (content type, bytes)`. Where a browser
+asks for a page (`/ui`), the error is a page: the UI says how it looks by `error_page(request, error) -> HTML`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from everloop.core.errors import BadInput, Busy, EverloopError, NotFound, TooLar
 log = logging.getLogger("everloop.web")
 
 Shape = Callable[[EverloopError], dict[str, Any]]
+Writer = Callable[[EverloopError, str], tuple[str, bytes]]
 Scope = dict[str, Any]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
@@ -62,6 +64,11 @@ def answer(scope: Scope, error: EverloopError) -> tuple[int, dict[str, str], byt
     shapes: dict[str, Shape] = state.error_shapes
     if state.error_page is not None and wants_page(scope):
         return error.status, {"content-type": "text/html; charset=utf-8", **headers_of(error)}, state.error_page(Request(scope), error).encode()
+    write = next((w for prefix, w in state.error_bodies.items() if path.startswith(prefix)), None)
+    if write is not None:
+        asked = next((value.decode("latin-1") for name, value in scope.get("headers", ()) if name == b"content-type"), "")
+        kind, raw = write(error, asked)
+        return error.status, {"content-type": kind, **headers_of(error)}, raw
     shape = next((s for prefix, s in shapes.items() if path.startswith(prefix)), None)
     body = error.problem() if shape is None else shape(error)
     kind = "application/problem+json" if shape is None else "application/json"
@@ -87,6 +94,7 @@ async def send_error(scope: Scope, send: Send, error: EverloopError) -> None:
 def install(app: FastAPI) -> None:
     """Let every error of the app be answered by `answer`."""
     app.state.error_shapes = {}
+    app.state.error_bodies = {}
     app.state.error_page = None
 
     def respond(request: Request, error: EverloopError) -> Response:

@@ -106,3 +106,18 @@ def _page(back: str, problem: str = "") -> str:
 <p><label for="user">User</label><input id="user" name="user" autocomplete="username" required autofocus></p>
 <p><label for="password">Password</label><input id="password" name="password" type="password" autocomplete="current-password" required></p>
 <p><button type="submit" class="primary">Sign in</button></p></form></main></body></html>"""
+
+
+rights = {
+    "public": (
+        "GET /login",
+        "POST /login",
+        "POST /api/v1/login",
+    ),
+    "any": (
+        "POST /logout",
+        "POST /api/v1/logout",
+        "POST /session/project",
+    ),
+}
+"""Who may use which route: see web/rights.py."""

@@ -62,7 +62,7 @@ class Endpoints:
     async def list(self, who: Principal) -> dict[str, Any]:
         """All endpoints of the project with what is live: {"items", "next"}."""
         statement = sa.select(endpoints).where(endpoints.c.project == who.project).order_by(endpoints.c.name)
-        rows = await self.ws.records.read(who.need(Role.viewer), lambda tx: [_shown(tx, row) for row in tx.rows(statement)])
+        rows = await self.ws.records.read(who.need(Role.caller), lambda tx: [_shown(tx, row) for row in tx.rows(statement)])
         return {"items": rows, "next": None}
 
     async def get(self, who: Principal, name: str) -> dict[str, Any]:
@@ -75,13 +75,14 @@ class Endpoints:
                 raise NotFound(f"There is no endpoint {name!r} in project {tx.project!r}.", f"There are: {', '.join(sorted(names)) or 'none yet'}.")
             return _shown(tx, row)
 
-        return await self.ws.records.read(who.need(Role.viewer), work)
+        return await self.ws.records.read(who.need(Role.caller), work)
 
     async def serve(self, call: Call) -> Answer:
-        """The hot path: one call to an endpoint of the caller's project, split, bounded and recorded."""
+        """The hot path: one call to an endpoint of the caller's project, split, bounded and recorded. Needs the role caller, or editor."""
+        call.principal.need_call()
         found = self._served.get((call.project, call.endpoint))
         if found is None:
-            found = await self._open(call.principal, call.endpoint)
+            found = await self._open(call.principal.reading(), call.endpoint)
         return await found(call)
 
     async def predict(

@@ -216,7 +216,7 @@ class Identity:
     async def create_key(self, who: Principal, name: str, role: str = "editor", expires_days: float | None = None) -> dict[str, Any]:
         """A new key of who's project, with `key`, which is not shown again. Nobody makes a key with a higher role than their own."""
         wanted = Role.of(role)
-        who.need(max(Role.admin, wanted), "create a key")
+        who.need(Role.admin, "create a key")
         expires = self.ws.clock.now() + expires_days * 86_400 if expires_days else None
         return await self.ws.records.write(who, lambda tx: store.create_key(tx, name, wanted, expires))
 
@@ -236,6 +236,7 @@ class Identity:
         """A new user with a role in who's project (site admins only may make site admins)."""
         wanted = Role.of(role)
         who.need(Role.admin, "create a user")
+        _for_people(wanted)
         if site_admin:
             _need_site_admin(who, "make a site admin")
         kept = await asyncio.to_thread(store.hash_password, password)
@@ -279,6 +280,7 @@ class Identity:
         """Give a user a role in the project (admin)."""
         wanted = Role.of(role)
         who.need(Role.admin, "change a member's role")
+        _for_people(wanted)
         await self.ws.records.write(who, lambda tx: store.set_member(tx, user, wanted))
         self.forget()
         return {"user": user, "project": who.project, "role": wanted.name}
@@ -293,7 +295,7 @@ class Identity:
 
     async def projects(self, who: Principal) -> list[dict[str, Any]]:
         """Projects that who may act in."""
-        rows = await self.ws.records.read(who.need(Role.viewer), store.list_projects)
+        rows = await self.ws.records.read(who.need(Role.caller), store.list_projects)
         if who.site_admin:
             return rows
         mine = {who.project: who.role.name}
@@ -315,6 +317,11 @@ class Identity:
 def _need_site_admin(who: Principal, what: str) -> None:
     if not who.site_admin:
         raise Forbidden(f"{who.name} is no site admin; only one may {what}.", "Sign in as a site admin, or call from the server's machine.")
+
+
+def _for_people(role: Role) -> None:
+    if role is Role.caller:
+        raise BadInput("The role caller is for keys: a person with it would see nothing.", "Choose viewer, editor, approver or admin.")
 
 
 def _b64(data: bytes) -> str:

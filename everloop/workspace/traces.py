@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Traces:
-    """The verbs of telemetry. Writing needs the role editor (it is ingest, so it leaves no audit row), reading viewer."""
+    """The verbs of telemetry. Writing needs the role caller or editor (it is ingest, so it leaves no audit row), reading viewer."""
 
     def __init__(self, ws: Workspace) -> None:
         self.ws = ws
@@ -37,7 +37,7 @@ class Traces:
         if not durable:
             self.record(who, spans, predictions)
             return
-        who.need(Role.editor, "send traces")
+        who.need_call("send traces")
         for span in spans:
             if not TRACE_ID.fullmatch(span.trace_id):
                 raise BadInput(f"{span.trace_id!r} is not a trace id.", "A trace id is 32 lowercase hex characters.")
@@ -88,7 +88,7 @@ class Traces:
         A label is a score named `label` of a prediction id; where several come, the last counts and all are kept. Answers {"added"} once
         durable. The subject need not have arrived yet. BadInput where a name or subject is missing.
         """
-        who.need(Role.editor, "add scores")
+        who.need_call("add scores")
         if len(scores) > SCORES_BATCH:
             raise TooLarge(f"{len(scores)} scores in one call; at most {SCORES_BATCH} are allowed.", "Send them in parts.")
         now = self.ws.clock.now()
@@ -122,11 +122,11 @@ class Traces:
 
         NotFound where the project has no such trace, BadInput for another value.
         """
-        who.need(Role.editor, "give feedback")
+        who.need_call("give feedback")
         thumb = {True: 1, False: -1}.get(value, value) if isinstance(value, bool) else value
         if thumb not in (1, -1):
             raise BadInput(f"{value!r} is not a thumb.", "Send 1 (up) or -1 (down).")
-        await self.get(who, trace_id)
+        await self.get(who.reading(), trace_id)
         await self.add_scores(who, [{"subject": trace_id, "name": name, "value": int(thumb), "source": source, "why": why}])
         return {"subject": trace_id, "name": name, "value": int(thumb), "source": source, "why": why}
 

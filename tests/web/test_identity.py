@@ -81,16 +81,3 @@ def test_objects_come_back_and_belong_to_their_project(client: TestClient) -> No
     put = client.post("/api/v1/objects", content=b"hello").json()
     assert client.get(f"/api/v1/objects/{put['digest']}").content == b"hello"
     assert client.get(f"/api/v1/objects/{put['digest']}", headers={"x-everloop-project": "school"}).status_code == 404
-
-
-def test_every_route_but_the_public_ones_needs_a_principal_beyond_loopback(tmp_path: Path) -> None:
-    from everloop.web.auth import PUBLIC
-
-    app = create_app(Settings(home=tmp_path, host="0.0.0.0", workers=0, fsync=False))
-    with TestClient(app, base_url="http://127.0.0.1:7600") as client:
-        for path, methods in client.get("/api/v1/openapi.json").json().get("paths", {}).items():
-            raise AssertionError(f"the API description is public, and shows {path} {methods}")
-        for route in app.routes:
-            for method in getattr(route, "methods", None) or ():
-                if (method, route.path) not in PUBLIC and method != "HEAD":
-                    assert client.request(method, route.path.replace("{", "").replace("}", "")).status_code == 401, (method, route.path)

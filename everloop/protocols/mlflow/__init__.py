@@ -9,12 +9,40 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
+
+from everloop.core.errors import EverloopError
 from everloop.protocols.mlflow import artifacts, models, registry, tracking, wire
+
+TABLE = [*tracking.ROUTES, *models.ROUTES, *registry.ROUTES, *artifacts.ROUTES]
+PREFIXES = [f"{prefix}/{number}" for prefix in ("/api", "/ajax-api") for number in ("2.0", "3.0")]
+SEARCHES = ("search", "search-datasets", "get-latest-versions")
+"""Last parts of POSTs that only read."""
+
+
+def _rights() -> dict[str, list[str]]:
+    """Who may use which route (see web/rights.py): reading is for viewers, all else for editors."""
+    reads = {(method, path) for method, path, _ in TABLE if method == "GET" or (method == "POST" and path.rsplit("/", 1)[-1] in SEARCHES)}
+    files = "mlflow-artifacts/artifacts"
+    viewer = [f"{method} {at}/mlflow/{path}" for at in PREFIXES for method, path in sorted(reads)]
+    viewer += [f"GET {at}/{files}{rest}" for at in PREFIXES for rest in ("", "/{path:path}")]
+    editor = [f"{method} {at}/mlflow/{path}" for at in PREFIXES for method, path, _ in TABLE if (method, path) not in reads]
+    editor += [f"{method} {at}/{files}/{{path:path}}" for at in PREFIXES for method in ("PUT", "DELETE")]
+    return {"any": [f"GET {at}/mlflow/server-info" for at in PREFIXES if at.endswith("3.0")], "viewer": viewer, "editor": editor}
+
+
+def _shape(error: EverloopError) -> dict[str, Any]:
+    body: dict[str, Any] = orjson.loads(wire.failure(error).body)
+    return body
+
+
+rights = _rights()
+error_shapes = dict.fromkeys([f"{at}/mlflow" for at in PREFIXES], _shape)
 
 
 def mount(app: Any, ws: Any) -> None:
     """Add the routes to the web application."""
-    routes = wire.Routes([*tracking.ROUTES, *models.ROUTES, *registry.ROUTES, *artifacts.ROUTES])
+    routes = wire.Routes(TABLE)
     methods = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
     async def api(request: Any) -> Any:
@@ -29,8 +57,8 @@ def mount(app: Any, ws: Any) -> None:
     for prefix in ("/api", "/ajax-api"):
         app.add_route(f"{prefix}/3.0/mlflow/server-info", info, methods=["GET"])
         for number in ("2.0", "3.0"):
-            app.add_route(f"{prefix}/{number}/mlflow-artifacts/artifacts", files, methods=methods)
-            app.add_route(f"{prefix}/{number}/mlflow-artifacts/artifacts/{{path:path}}", files, methods=methods)
+            app.add_route(f"{prefix}/{number}/mlflow-artifacts/artifacts", files, methods=["GET"])
+            app.add_route(f"{prefix}/{number}/mlflow-artifacts/artifacts/{{path:path}}", files, methods=["GET", "PUT", "DELETE"])
             app.add_route(f"{prefix}/{number}/mlflow/{{path:path}}", api, methods=methods)
 
 

@@ -96,3 +96,24 @@ async def get_object(who: Who, ws: Ws, digest: str) -> Response:
     """The bytes behind a digest, verified."""
     data = await ws.assets.get_object(who, digest)
     return Response(data, media_type="application/octet-stream", headers={"content-disposition": "attachment", "etag": f'"{digest}"'})
+
+
+rights = {
+    "viewer": (
+        "GET /api/v1/assets",
+        "GET /api/v1/asset-kinds",
+        "GET /api/v1/assets/{kind}/{name}",
+        "GET /api/v1/assets/{kind}/{name}/{at}",
+        "GET /api/v1/assets/{kind}/{name}/aliases/{alias}/history",
+        "GET /api/v1/objects/{digest}",
+    ),
+    "editor": (
+        "POST /api/v1/assets",
+        "POST /api/v1/releases",
+        "PATCH /api/v1/assets/{kind}/{name}/{at}",
+        "PUT /api/v1/assets/{kind}/{name}/aliases/{alias}",
+        "DELETE /api/v1/assets/{kind}/{name}/aliases/{alias}",
+        "POST /api/v1/objects",
+    ),
+}
+"""Who may use which route: see web/rights.py."""

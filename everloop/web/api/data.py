@@ -82,3 +82,14 @@ def _inside(name: str) -> str:
     """A file's path inside its upload: parts only, nothing that leads out."""
     parts = [p for p in PurePosixPath(name.replace("\\", "/")).parts if p not in ("/", "..", ".") and not p.endswith(":")]
     return "/".join(parts) or "document"
+
+
+rights = {
+    "viewer": (
+        "GET /api/v1/datasets/{name}/{at}/rows",
+    ),
+    "editor": (
+        "POST /api/v1/datasets",
+    ),
+}
+"""Who may use which route: see web/rights.py."""

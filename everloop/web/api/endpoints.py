@@ -46,3 +46,18 @@ def batch_of(rows: Any) -> Batch:
         raise BadInput("The field 'rows' must be a list of objects, one a row.", 'For example: {"rows": [{"age": 41, "income": 3200}]}')
     names = dict.fromkeys(name for row in rows for name in row)
     return Batch({name: [row.get(name) for row in rows] for name in names}, len(rows))
+
+
+rights = {
+    "call": (
+        "POST /api/v1/endpoints/{name}/predict",
+    ),
+    "viewer": (
+        "GET /api/v1/endpoints",
+        "GET /api/v1/endpoints/{name}",
+    ),
+    "editor": (
+        "PUT /api/v1/endpoints/{name}",
+    ),
+}
+"""Who may use which route: see web/rights.py."""

@@ -76,3 +76,25 @@ async def approve(who: Who, ws: Ws, id: str, body: dict[str, Any] = Body(default
 async def reject(who: Who, ws: Ws, id: str, body: dict[str, Any] = Body(default={})) -> dict[str, Any]:
     """Reject a decision that waits: {why?}."""
     return await ws.gates.reject(who, id, body.get("why", ""))
+
+
+rights = {
+    "viewer": (
+        "GET /api/v1/gates",
+        "GET /api/v1/decisions",
+        "GET /api/v1/decisions/{id}",
+        "GET /api/v1/decisions/{id}/evidence",
+    ),
+    "editor": (
+        "PUT /api/v1/gates/{kind}/{name}/{alias}",
+        "POST /api/v1/gates/evaluate",
+    ),
+    "approver": (
+        "POST /api/v1/decisions/{id}/approve",
+        "POST /api/v1/decisions/{id}/reject",
+    ),
+    "admin": (
+        "DELETE /api/v1/gates/{kind}/{name}/{alias}",
+    ),
+}
+"""Who may use which route: see web/rights.py."""

@@ -34,3 +34,14 @@ async def audit(who: Who, ws: Ws, subject: str | None = None, limit: int = 100, 
 async def verify(who: Who, ws: Ws) -> dict[str, Any]:
     """Whether the project's audit chain is whole."""
     return await ws.govern.verify(who)
+
+
+rights = {
+    "viewer": (
+        "GET /api/v1/lineage/why/{id:path}",
+        "GET /api/v1/lineage/impact",
+        "GET /api/v1/audit",
+        "GET /api/v1/audit/verify",
+    ),
+}
+"""Who may use which route: see web/rights.py."""

@@ -103,5 +103,25 @@ def _text(body: dict[str, Any], field: str) -> str:
     return value
 
 
-reads = ("/api/v1/users/{name}/password",)
-"""A viewer may change their own password."""
+rights = {
+    "any": (
+        "GET /api/v1/me",
+        "GET /api/v1/projects",
+        "POST /api/v1/users/{name}/password",
+    ),
+    "admin": (
+        "GET /api/v1/keys",
+        "POST /api/v1/keys",
+        "DELETE /api/v1/keys/{id}",
+        "GET /api/v1/members",
+        "PUT /api/v1/members/{user}",
+        "DELETE /api/v1/members/{user}",
+        "POST /api/v1/users",
+    ),
+    "site": (
+        "POST /api/v1/projects",
+        "GET /api/v1/users",
+        "DELETE /api/v1/users/{name}",
+    ),
+}
+"""Who may use which route: see web/rights.py."""

@@ -50,3 +50,18 @@ async def tick_monitor(who: Who, ws: Ws, name: str, body: dict[str, Any] = Body(
 async def list_alerts(who: Who, ws: Ws, monitor: str | None = None, limit: int = 100) -> dict[str, Any]:
     """Alarms, newest first."""
     return {"items": await ws.monitors.alerts(who, monitor, limit), "next": None}
+
+
+rights = {
+    "viewer": (
+        "GET /api/v1/monitors",
+        "GET /api/v1/monitors/{name}",
+        "GET /api/v1/monitors/{name}/scores",
+        "GET /api/v1/alerts",
+    ),
+    "editor": (
+        "PUT /api/v1/monitors/{name}",
+        "POST /api/v1/monitors/{name}/tick",
+    ),
+}
+"""Who may use which route: see web/rights.py."""

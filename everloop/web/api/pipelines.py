@@ -111,3 +111,29 @@ async def release(who: Who, ws: Ws, body: dict[str, Any] = Body()) -> dict[str, 
     """The worker is stopped and gives the task back."""
     await ws.pipelines.release(who, _field(body, "id"), _field(body, "owner"))
     return {"state": "ready"}
+
+
+rights = {
+    "work": (
+        "POST /api/v1/work/lease",
+        "POST /api/v1/work/heartbeat",
+        "POST /api/v1/work/complete",
+        "POST /api/v1/work/fail",
+        "POST /api/v1/work/release",
+    ),
+    "viewer": (
+        "GET /api/v1/pipelines",
+        "GET /api/v1/pipelines/{name}",
+        "GET /api/v1/pipeline-runs",
+        "GET /api/v1/pipeline-runs/{id}",
+        "GET /api/v1/schedules",
+    ),
+    "editor": (
+        "PUT /api/v1/pipelines/{name}",
+        "POST /api/v1/pipelines/{name}/runs",
+        "POST /api/v1/pipeline-runs/{id}/cancel",
+        "PUT /api/v1/schedules/{name}",
+        "POST /api/v1/schedules/{name}/run",
+    ),
+}
+"""Who may use which route: see web/rights.py."""

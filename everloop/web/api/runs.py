@@ -143,3 +143,29 @@ async def get_artifact(who: Who, ws: Ws, id: str, path: str) -> Response:
 async def delete_artifacts(who: Who, ws: Ws, id: str, path: str) -> dict[str, Any]:
     """Forget a file, or all below a folder."""
     return {"deleted": await ws.runs.delete_artifacts(who, id, path)}
+
+
+rights = {
+    "viewer": (
+        "GET /api/v1/experiments",
+        "GET /api/v1/experiments/{id}",
+        "GET /api/v1/runs",
+        "GET /api/v1/runs/{id}",
+        "GET /api/v1/runs/{id}/metrics/{key:path}",
+        "GET /api/v1/runs/{id}/artifacts",
+        "GET /api/v1/runs/{id}/artifacts/{path:path}",
+    ),
+    "editor": (
+        "POST /api/v1/experiments",
+        "PATCH /api/v1/experiments/{id}",
+        "POST /api/v1/runs",
+        "PATCH /api/v1/runs/{id}",
+        "DELETE /api/v1/runs/{id}",
+        "POST /api/v1/runs/{id}/restore",
+        "POST /api/v1/runs/{id}/log",
+        "DELETE /api/v1/runs/{id}/tags/{key}",
+        "PUT /api/v1/runs/{id}/artifacts/{path:path}",
+        "DELETE /api/v1/runs/{id}/artifacts/{path:path}",
+    ),
+}
+"""Who may use which route: see web/rights.py."""

@@ -41,3 +41,15 @@ async def reset(who: Who, ws: Ws) -> None:
     if not who.site_admin:
         raise Forbidden("Only a site admin drops the state of all projects.")
     await ws.reset()
+
+
+rights = {
+    "public": (
+        "GET /health",
+        "GET /version",
+    ),
+    "site": (
+        "POST /api/v1/test/reset",
+    ),
+}
+"""Who may use which route: see web/rights.py."""

@@ -95,3 +95,19 @@ async def histogram(
 
 def _time(text: str | None) -> float | None:
     return None if text is None else from_iso(text)
+
+
+rights = {
+    "call": (
+        "POST /api/v1/scores",
+        "POST /api/v1/traces/{trace_id}/feedback",
+    ),
+    "viewer": (
+        "GET /api/v1/traces",
+        "GET /api/v1/traces/{trace_id}",
+        "GET /api/v1/scores",
+        "GET /api/v1/stats",
+        "GET /api/v1/stats/histogram",
+    ),
+}
+"""Who may use which route: see web/rights.py."""
