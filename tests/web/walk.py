@@ -102,7 +102,7 @@ def seed(client: TestClient, project: str) -> Seeded:
     send("PUT", f"/api/v1/schedules/{NAME}", {"pipeline": NAME, "cron": "@weekly", "params": {"p": SECRET}})
     started = send("POST", f"/api/v1/pipelines/{NAME}/runs", {"params": {"q": SECRET}})["id"]
     monitor = {"checks": [{"check": "drift"}], "on_fail": {"pipeline": NAME, "params": {"p": SECRET}}}
-    send("PUT", f"/api/v1/monitors/{NAME}", {"endpoint": NAME, "spec": monitor})
+    send("PUT", f"/api/v1/monitors/{NAME}", {"endpoint": NAME, "spec": monitor, "enabled": False})
     run = send("POST", "/api/v1/runs", {"name": NAME, "kind": "training", "experiment": NAME, "params": {"p": SECRET}, "tags": {"t": SECRET}})["id"]
     send("POST", f"/api/v1/runs/{run}/log", {"metrics": [{"key": NAME, "value": 1.0, "step": 0, "at": 1.0}]})
     assert client.put(f"/api/v1/runs/{run}/artifacts/f.txt", content=SECRET.encode(), headers=made.headers).status_code < 300

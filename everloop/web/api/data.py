@@ -86,10 +86,9 @@ def _inside(name: str) -> str:
 
 rights = {
     "viewer": (
+        "GET /api/v1/datasets/{name}/{at}/documents",
         "GET /api/v1/datasets/{name}/{at}/rows",
     ),
-    "editor": (
-        "POST /api/v1/datasets",
-    ),
+    "editor": ("POST /api/v1/datasets",),
 }
 """Who may use which route: see web/rights.py."""

@@ -19,3 +19,7 @@ async def apply(who: Who, ws: Ws, body: dict[str, Any] = Body()) -> dict[str, An
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise BadInput("The field 'items' is missing.", 'Send {"items": [{"what": "endpoint", "name": "churn", "spec": {}}]}.')
     return await ws.declare.apply(who, items, dry_run=bool(body.get("dry_run")))
+
+
+rights = {"editor": ("POST /api/v1/apply",)}
+"""Who may use which route: see web/rights.py."""

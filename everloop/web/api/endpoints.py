@@ -49,15 +49,11 @@ def batch_of(rows: Any) -> Batch:
 
 
 rights = {
-    "call": (
-        "POST /api/v1/endpoints/{name}/predict",
-    ),
-    "viewer": (
+    "call": ("POST /api/v1/endpoints/{name}/predict",),
+    "any": (
         "GET /api/v1/endpoints",
         "GET /api/v1/endpoints/{name}",
     ),
-    "editor": (
-        "PUT /api/v1/endpoints/{name}",
-    ),
+    "editor": ("PUT /api/v1/endpoints/{name}",),
 }
 """Who may use which route: see web/rights.py."""

@@ -93,8 +93,6 @@ rights = {
         "POST /api/v1/decisions/{id}/approve",
         "POST /api/v1/decisions/{id}/reject",
     ),
-    "admin": (
-        "DELETE /api/v1/gates/{kind}/{name}/{alias}",
-    ),
+    "admin": ("DELETE /api/v1/gates/{kind}/{name}/{alias}",),
 }
 """Who may use which route: see web/rights.py."""

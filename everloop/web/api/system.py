@@ -48,8 +48,6 @@ rights = {
         "GET /health",
         "GET /version",
     ),
-    "site": (
-        "POST /api/v1/test/reset",
-    ),
+    "site": ("POST /api/v1/test/reset",),
 }
 """Who may use which route: see web/rights.py."""

@@ -14,8 +14,8 @@ from everloop.web.ui import charts
 from everloop.web.ui.page import Page, View
 
 router = APIRouter(include_in_schema=False)
-reads = ("/ui/endpoints/{name}/try",)
-"""Asking an endpoint is for viewers too, as on /api/v1."""
+rights = {"call": ("POST /ui/endpoints/{name}/try",)}
+"""Who may use which route: see web/rights.py."""
 
 
 @router.get("/ui/endpoints")

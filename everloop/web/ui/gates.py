@@ -12,6 +12,8 @@ from everloop.web.deps import check_csrf
 from everloop.web.ui.page import Page, View
 
 router = APIRouter(include_in_schema=False)
+rights = {"approver": ("POST /ui/decisions/{id}/{verb}",)}
+"""Who may use which route: see web/rights.py."""
 SHOWN = 50
 """Decisions on a page."""
 CASES = 200

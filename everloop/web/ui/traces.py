@@ -13,6 +13,8 @@ from everloop.web.ui import spans as tree
 from everloop.web.ui.page import Page
 
 router = APIRouter(include_in_schema=False)
+rights = {"call": ("POST /ui/traces/{trace_id}/feedback",)}
+"""Who may use which route: see web/rights.py."""
 SHOWN = 50
 """Traces on a page."""
 ROWS = 25
