@@ -16,6 +16,8 @@ from everloop.web.ui.page import Page
 from everloop.web.ui.show import piece
 
 router = APIRouter(include_in_schema=False)
+rights = {"editor": ("POST /ui/assets/{kind}/{name}/{version}/alias",)}
+"""Who may use which route: see web/rights.py."""
 SHOWN = 50
 VERSIONS = 50
 """Names on a page of the list; versions on a page of a name."""
