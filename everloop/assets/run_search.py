@@ -28,12 +28,14 @@ def search(
     offset: int = 0,
     parent: str | None = None,
     kind: str | None = None,
+    pipeline: str | None = None,
     text: str = "",
     points: bool = False,
 ) -> tuple[list[dict[str, Any]], bool]:
     """(runs that fit, whether there are more). Newest start first when no order is told.
 
-    `experiment` is a name; `experiment_ids` ids; neither means all. `view` is active, deleted or all. `text` is part of the name;
+    `experiment` is a name; `experiment_ids` ids; neither means all. `view` is active, deleted or all. `parent`, `kind` and `pipeline` must be
+    equal; `text` is part of the name;
     `points` as in `runs.show`.
     """
     if view not in experiments.VIEWS:
@@ -51,6 +53,8 @@ def search(
         statement = statement.where(table.c.parent == parent)
     if kind is not None:
         statement = statement.where(table.c.kind == kind)
+    if pipeline is not None:
+        statement = statement.where(table.c.pipeline == pipeline)
     if text:
         statement = statement.where(table.c.name.icontains(text, autoescape=True))
     for clause in run_filter.parse(filter, run_filter.RUNS):

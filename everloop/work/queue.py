@@ -174,8 +174,8 @@ def cancel(tx: Tx, run: str) -> int:
 
 
 def state(tx: Tx, run: str) -> list[dict[str, Any]]:
-    """The steps of a pipeline run in order, with state, attempts, result, error and times."""
-    keys = ("step", "state", "attempts", "result", "error", "started_at", "ended_at")
+    """The steps of a pipeline run in order, with the steps they come after, state, attempts, result, error and times."""
+    keys = ("step", "after", "state", "attempts", "result", "error", "started_at", "ended_at")
     return [{**{k: task[k] for k in keys}, "result": _unwrap(task["result"])} for task in _of_run(tx, run)]
 
 

@@ -108,8 +108,7 @@ class Pipelines:
 
     async def runs(self, who: Principal, name: str | None = None, limit: int = PAGE_ROWS, cursor: str | None = None) -> dict[str, Any]:
         """Pipeline runs, newest first; those of one pipeline if `name` is given."""
-        found = await self.ws.runs.search(who, "", None, limit, cursor, kind="pipeline")
-        return {**found, "items": [r for r in found["items"] if name is None or r["pipeline"] == name]}
+        return await self.ws.runs.search(who, "", None, limit, cursor, kind="pipeline", pipeline=name)
 
     async def schedules(self, who: Principal) -> dict[str, Any]:
         """All schedules by name."""

@@ -1,0 +1,162 @@
+"""Runs: the list in MLflow's filter language, one run with its curves, and several beside each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Response
+
+from everloop.core.errors import BadInput
+from everloop.web.ui import charts, curves, graph
+from everloop.web.ui.page import Page, View
+from everloop.web.ui.pipelines import steps_picture
+
+router = APIRouter(include_in_schema=False)
+SHOWN = 50
+COLUMNS = 6
+"""Params, and metrics, that the list shows when not told."""
+CELL_CHARS = 40
+"""Length of a param's values for it to get a column by itself."""
+COMPARED = 8
+"""Runs that are compared at most."""
+KINDS = ("training", "evaluation", "pipeline", "step", "index", "batch", "ingest", "custom")
+STATUSES = ("running", "scheduled", "finished", "failed", "killed")
+
+
+@router.get("/ui/runs")
+async def runs(page: Page) -> Response:
+    """Runs that fit, newest first or by any metric or param."""
+    ws, who = page.ws, page.who
+    order = page.word("order")
+    problem, found = None, {"items": [], "next": None}
+    try:
+        found = await ws.runs.search(
+            who,
+            _filter(page),
+            page.word("experiment"),
+            SHOWN,
+            page.word("cursor"),
+            kind=page.word("kind"),
+            text=page.word("q") or "",
+            order_by=[order] if order else None,
+        )
+    except BadInput as error:
+        problem = error
+    experiments = (await ws.runs.experiments(who, limit=100))["items"]
+    return await page.render(
+        "runs.html",
+        "Runs",
+        runs=found["items"],
+        next=found["next"],
+        problem=problem,
+        experiments=experiments,
+        kinds=KINDS,
+        statuses=STATUSES,
+        columns=_columns(page.word("columns"), found["items"]),
+        filtered=bool(page.query),
+    )
+
+
+@router.get("/ui/runs/compare")
+async def compare(page: Page) -> Response:
+    """Runs side by side: params and metrics that differ first, curves over each other."""
+    ids = list(dict.fromkeys(page.query.getlist("run")))
+    if not 2 <= len(ids) <= COMPARED:
+        raise BadInput(f"{len(ids)} runs are chosen.", f"Choose 2 to {COMPARED} in the list of runs.")
+    found = [await page.ws.runs.get(page.who, id) for id in ids]
+    keys = [k for k in _keys(found, "metrics") if curves.is_series(k)]
+    drawn = [made for key in keys[: curves.CHARTS] if (made := await _over(page, key, found)) is not None]
+    return await page.render(
+        "runs_compare.html",
+        f"{len(found)} runs compared",
+        [("Runs", "/ui/runs")],
+        runs=found,
+        params=_differing(found, "params"),
+        metrics=_differing(found, "metrics", lambda k: not k.startswith(curves.PREFIX)),
+        charts=drawn,
+    )
+
+
+@router.get("/ui/runs/{id}")
+async def run(page: Page, id: str) -> Response:
+    """One run."""
+    ws, who = page.ws, page.who
+    found = await ws.runs.get(who, id)
+    links = (await ws.runs.links(who, [id])).get(id, {"datasets": [], "inputs": [], "outputs": []})
+    below = (await ws.runs.search(who, "", None, SHOWN, parent=id))["items"]
+    why, impact = await ws.govern.why(who, f"run:{id}"), await ws.govern.impact(who, f"run:{id}")
+    nodes = {n["ref"]: n for n in [*why["nodes"], *impact["nodes"]]}
+    edges = [*why["edges"], *impact["edges"]]
+    read = sorted({e["source"] for e in edges if e["target"] == f"run:{id}" and e["relation"] == "read"})
+    made = sorted({e["target"] for e in edges if e["source"] == f"run:{id}" and e["relation"] == "made"})
+    state = await ws.pipelines.state(who, id) if found["kind"] == "pipeline" else None
+    title = found["name"] or id[-8:]
+    return await page.render(
+        "run.html",
+        title,
+        [("Runs", "/ui/runs"), *([(found["pipeline"], f"/ui/pipelines/{quote(found['pipeline'], safe='')}")] if found["pipeline"] else [])],
+        r=found,
+        metrics={k: v for k, v in found["metrics"].items() if not k.startswith(curves.PREFIX)},
+        charts=await curves.of_run(page, found),
+        artifacts=(await ws.runs.artifacts(who, id))[:200],
+        links=links,
+        below=below,
+        read=read,
+        made=made,
+        picture=graph.lineage(list(nodes.values()), edges, f"run:{id}", page.url) if len(nodes) > 1 else None,
+        tasks=state["tasks"] if state else None,
+        steps=steps_picture(page, found, state["tasks"], below) if state else None,
+    )
+
+
+def _filter(page: View) -> str:
+    """The filter that was typed, with the time range and the status joined on."""
+    parts = [page.word("filter") or ""]
+    if page.word("status"):
+        parts.append(f"attributes.status = '{page.word('status')}'")
+    if page.range.since is not None:
+        parts.append(f"attributes.start_time >= {int(page.range.since * 1000)}")
+    if page.range.until is not None:
+        parts.append(f"attributes.start_time < {int(page.range.until * 1000)}")
+    return " and ".join(part for part in parts if part)
+
+
+def _keys(found: Sequence[dict[str, Any]], side: str) -> list[str]:
+    return list(dict.fromkeys(key for one in found for key in one[side]))
+
+
+def _columns(told: str | None, found: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    """(metrics or params, key) of the columns: as told (`metrics.auc, params.depth`), else the first few that the page's runs have."""
+    if told:
+        pairs = [part.strip().partition(".") for part in told.split(",")]
+        return [
+            ({"metric": "metrics", "param": "params"}.get(side, side), key)
+            for side, _, key in pairs
+            if key and side.rstrip("s") in ("metric", "param")
+        ][:20]
+    metrics = [k for k in _keys(found, "metrics") if not k.startswith(curves.PREFIX)]
+    short = [k for k in _keys(found, "params") if max(len(str(one["params"].get(k, ""))) for one in found) <= CELL_CHARS]
+    return [("metrics", k) for k in metrics[:COLUMNS]] + [("params", k) for k in short[:COLUMNS]]
+
+
+def _differing(found: Sequence[dict[str, Any]], side: str, wanted: Any = lambda key: True) -> list[dict[str, Any]]:
+    rows = [{"key": key, "values": [one[side].get(key) for one in found]} for key in _keys(found, side) if wanted(key)]
+    rows = [{**row, "differs": len({str(v) for v in row["values"]}) > 1} for row in rows]
+    return sorted(rows, key=lambda row: not row["differs"])
+
+
+async def _over(page: View, key: str, found: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """One metric's series of several runs in one chart, by step; None where no run has more than one point."""
+    series: dict[str, dict[int, float]] = {}
+    for one in found:
+        if key in one["metrics"]:
+            points, _ = await page.ws.runs.history_points(page.who, one["id"], key, curves.POINTS)
+            if len(points) > 1:
+                series[f"{one['name']} {one['id'][-4:]}"] = {step: value for value, step, _ in points if isinstance(value, float)}
+    if not series:
+        return None
+    x = sorted({step for points in series.values() for step in points})
+    lines = [{"label": name, "values": [points.get(step) for step in x], "joined": True} for name, points in series.items()]
+    return charts.chart(key, x, lines, xlabel="Step", zero=False)
