@@ -14,6 +14,8 @@ from everloop.web.ui.page import Page
 from everloop.web.ui.show import piece
 
 router = APIRouter(include_in_schema=False)
+rights = {"editor": ("POST /ui/monitors/{name}/look",)}
+"""Who may use which route: see web/rights.py."""
 LOOKS = 500
 """Scores of a monitor that its page reads."""
 SHOWN = 60

@@ -15,6 +15,8 @@ from everloop.web.ui import graph
 from everloop.web.ui.page import Page, View
 
 router = APIRouter(include_in_schema=False)
+rights = {"editor": ("POST /ui/pipelines/{name}/start", "POST /ui/schedules/{name}/run", "POST /ui/runs/{id}/cancel")}
+"""Who may use which route: see web/rights.py."""
 SHOWN = 25
 PARAM_LINES = 200
 OWN_PARAMS = ("until", "reason", "scheduled_at")

@@ -12,6 +12,8 @@ from everloop.web.deps import check_csrf
 from everloop.web.ui.page import Page, View
 
 router = APIRouter(include_in_schema=False)
+rights = {"admin": ("GET /ui/settings", "POST /ui/settings/keys", "POST /ui/settings/keys/{id}/revoke")}
+"""Who may use which route: see web/rights.py."""
 
 
 @router.get("/ui/settings")
