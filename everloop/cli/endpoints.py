@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 CHUNK = 1000
-"""Rows sent in one request by `everloop predict`."""
+"""Rows that a client sends in one predict request, where it sends many."""
 
 
 def register(app: typer.Typer) -> None:
@@ -31,15 +31,19 @@ def register(app: typer.Typer) -> None:
         typer.echo(json.dumps(_client().endpoints.get(name), indent=2))
 
     @app.command("predict")
-    def predict(endpoint: str, source: Path = typer.Option(..., "--in"), target: Path = typer.Option(..., "--out")) -> None:
-        """Predict every row of a .json, .csv or .parquet file through an endpoint: one line of JSON a row, in order."""
-        rows, client, done = read_rows(source), _client(), 0
-        with open(target, "w") as out:
-            for start in range(0, len(rows), CHUNK):
-                for row in client.endpoints.predict(endpoint, rows[start : start + CHUNK])["predictions"]:
-                    out.write(json.dumps(row) + "\n")
-                    done += 1
-                typer.echo(f"{done} of {len(rows)} rows", err=True)
+    def predict(
+        name: str = typer.Argument(help="An endpoint, or release:NAME@VERSION-OR-ALIAS"),
+        source: str = typer.Option(..., "--file", "--in", help="A .csv, .parquet or .json file, or dataset:NAME@VERSION"),
+        target: Path = typer.Option(None, "--out", help="A .parquet, .csv or .jsonl file; without, only the dataset version is made"),
+        inputs: bool = typer.Option(False, help="Keep the input columns beside the predictions"),
+    ) -> None:
+        """Score a whole file in a worker: predictions with ids, as a dataset version and a file; rows that cannot be scored are listed."""
+        said = _client().endpoints.score(name, _source(source), target, inputs=inputs)
+        typer.echo(f"{said['scored']:,} of {said['rows']:,} rows scored by {said['release']}: {said['out']}{f', {target}' if target else ''}")
+        for one in said["refused_rows"]:
+            typer.echo(f"row {one['row']}: {one['why']}", err=True)
+        if said["refused"] > len(said["refused_rows"]):
+            typer.echo(f"... {said['refused']:,} rows in all were not scored; see refused.jsonl of run {said['run']}", err=True)
 
     @app.command("chat")
     def chat(endpoint: str, question: str) -> None:
@@ -48,6 +52,15 @@ def register(app: typer.Typer) -> None:
         typer.echo(message["content"])
         for cited in message.get("citations") or ():
             typer.echo(f"  [{cited.get('n')}] {cited.get('document')}")
+
+
+def _source(text: str) -> Any:
+    """What to score: a dataset's reference or a file as it is; a .json file's rows as a data frame."""
+    if text.startswith("dataset:") or not text.endswith(".json"):
+        return text
+    import pandas as pd
+
+    return pd.DataFrame(read_rows(Path(text)))
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

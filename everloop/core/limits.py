@@ -198,3 +198,7 @@ INGEST_FILES = 5_000
 """Files of a folder that one dataset is loaded from."""
 INGEST_ROWS = 10_000_000
 """Rows that one SQL query may load."""
+SCORE_CHUNK = 2_000
+"""Rows that batch scoring sends in one call."""
+SCORE_REFUSED_SHOWN = 20
+"""Rows that batch scoring could not take and names in its result; all are kept with the run."""

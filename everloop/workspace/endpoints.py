@@ -86,16 +86,71 @@ class Endpoints:
         return await found(call)
 
     async def predict(
-        self, who: Principal, name: str, batch: Batch, *, at: float | None = None, user: str = "", session: str = "", trace_id: str | None = None
+        self,
+        who: Principal,
+        name: str,
+        batch: Batch,
+        *,
+        at: float | None = None,
+        user: str = "",
+        session: str = "",
+        trace_id: str | None = None,
+        partial: bool = False,
     ) -> dict[str, Any]:
-        """Rows through an endpoint: {"predictions": [{..., "prediction_id"}], "release", "trace_id"}. `at` is event time."""
+        """Rows through an endpoint: {"predictions": [{..., "prediction_id"}], "release", "trace_id"}. `at` is event time.
+
+        `release:NAME@AT` as the name asks that release itself; such calls are recorded under `batch:NAME`. With `partial`, rows that do not fit the
+        model's signature are answered None and listed in "refused" ([{"row", "column", "why"}]); the others are predicted.
+        """
+        refused: list[dict[str, Any]] = []
+        keep, n = list(range(batch.n)), batch.n
+        if partial:
+            batch, keep, refused = await self._fitting(who, name, batch)
+        if not keep:
+            return {"predictions": [None] * n, "release": "", "trace_id": "", "refused": refused}
         trace = TraceContext(trace_id or new_trace_id(), new_span_id(), at=self.ws.clock.now() if at is None else float(at))
-        answer = await self.serve(Call(name, batch, who, trace, params={"user": user, "session": session}))
+        call = Call(name, batch, who, trace, params={"user": user, "session": session})
+        answer = await (self._serve_release(call) if name.startswith("release:") else self.serve(call))
         shown = answer.outputs
         if not hasattr(shown, "columns"):
             raise BadInput(f"The endpoint {name!r} is for chat.", "Call it at /v1/chat/completions.")
-        rows = [{**row_of(shown.columns, i), "prediction_id": f"{trace.trace_id}-{i}"} for i in range(shown.n)]
-        return {"predictions": rows, "release": str(answer.release), "trace_id": trace.trace_id}
+        rows: list[Any] = [{**row_of(shown.columns, i), "prediction_id": f"{trace.trace_id}-{i}"} for i in range(shown.n)]
+        said = {"predictions": rows, "release": str(answer.release), "trace_id": trace.trace_id}
+        if partial:
+            answers = dict(zip(keep, rows, strict=True))
+            said |= {"predictions": [answers.get(i) for i in range(n)], "refused": refused}
+        return said
+
+    async def _serve_release(self, call: Call) -> Answer:
+        """A call to a release itself, recorded, beside the endpoints' traffic."""
+        call.principal.need(Role.editor, "ask a release without an endpoint")
+        exact = await self.ws.assets.resolve(call.principal, Ref.parse(call.endpoint, "release"))
+        inner = await self._load(call.principal, str(exact))
+        call.trace.attributes["everloop.release"] = str(exact)
+        return await record(inner, self._write)(call.replace(endpoint=f"batch:{exact.name}"))
+
+    async def _fitting(self, who: Principal, name: str, batch: Batch) -> tuple[Batch, list[int], list[dict[str, Any]]]:
+        """(the rows that fit what the name's release takes, their places, the others with why)."""
+        from everloop.engines.fit import as_wanted, fitting
+
+        ref = name
+        if not name.startswith("release:"):
+            found = await self.get(who, name)
+            ref = next((p["ref"] for p in found["live"] if p["ref"]), "")
+            if not ref:
+                raise NotFound(f"Nothing is live behind the endpoint {name!r}.", f"Promote a version of release:{found['spec']['release']}.")
+        release = await self.ws.assets.get(who, Ref.parse(ref, "release"))
+        if "model" not in release["manifest"]["pins"]:
+            raise BadInput(f"{release['ref']} is a chat release; it predicts nothing from rows.", "Call it at /v1/chat/completions.")
+        signature = (await self.ws.assets.get(who, release["manifest"]["pins"]["model"]))["manifest"]["signature"]
+        kinds = {i["name"]: i["type"] for i in signature["inputs"]}
+
+        def work() -> tuple[Batch, list[int], list[dict[str, Any]]]:
+            columns = {c: as_wanted(values, kinds[c]) for c, values in batch.columns.items() if c in kinds}
+            keep, refused = fitting(columns, batch.n, signature)
+            return Batch({c: [values[i] for i in keep] for c, values in columns.items()}, len(keep)), keep, refused
+
+        return await asyncio.to_thread(work)
 
     async def chat(self, who: Principal, name: str, chat: Chat, *, user: str = "", session: str = "") -> tuple[Answer, str]:
         """A chat through an endpoint: its Answer (a stream if `chat.stream`, to be read or closed) and the trace id.

@@ -35,9 +35,12 @@ async def put_endpoint(who: Who, ws: Ws, name: str, body: dict[str, Any] = Body(
 
 @router.post("/endpoints/{name}/predict")
 async def predict(who: Who, ws: Ws, name: str, body: dict[str, Any] = Body()) -> dict[str, Any]:
-    """Predict {rows: [{column: value}], at?: epoch seconds, user?, session?}; each prediction has an id to ask `why` about."""
-    batch = batch_of(body.get("rows"))
-    return await ws.endpoints.predict(who, name, batch, at=body.get("at"), user=str(body.get("user") or ""), session=str(body.get("session") or ""))
+    """Predict {rows: [{column: value}], at?: epoch seconds, user?, session?, partial?}; each prediction has an id to ask `why` about.
+
+    `partial` true: rows that do not fit are answered null and listed in `refused`. The name may be `release:NAME@AT`.
+    """
+    more = {"user": str(body.get("user") or ""), "session": str(body.get("session") or ""), "partial": bool(body.get("partial"))}
+    return await ws.endpoints.predict(who, name, batch_of(body.get("rows")), at=body.get("at"), **more)
 
 
 def batch_of(rows: Any) -> Batch:
