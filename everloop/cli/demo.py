@@ -39,6 +39,7 @@ def demo(
     positive: str = typer.Option(None, help="credit: the value of the target that counts as positive (with --data)."),
     docs: Path = typer.Option(None, help="tutor: your own folder of PDF, HTML, Markdown or text."),
     seed: int = typer.Option(7, help="Seed of the demo's own data."),
+    per_week: int = typer.Option(500, min=50, help="credit: generated applications a week; fewer are faster and say less."),
 ) -> None:
     """Take a credit model and an LLM tutor once round the loop: data, build, gate, serve, observe, adapt."""
     if case and case_option and case != case_option:
@@ -48,7 +49,7 @@ def demo(
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     folder = home or Path(os.environ.get("EVERLOOP_HOME") or DEFAULT_HOME)
     given = yes is True or (yes is None and not terminal)
-    options = Options(data, target, time, positive, docs, given, yes is None and terminal, seed, folder)
+    options = Options(data, target, time, positive, docs, given, yes is None and terminal, seed, folder, per_week)
     _check(options, wanted)
     from everloop.cli.demo_server import Server
 

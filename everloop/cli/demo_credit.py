@@ -62,7 +62,7 @@ class _Credit:
         with self.report.stage(CASE, "data") as s:
             options = self.options
             if options.data is None:
-                self.feed = demo_feed.generated(demo_rounds.seed_of_round(self.client, demo_feed.DATASET, options.seed, s))
+                self.feed = demo_feed.generated(demo_rounds.seed_of_round(self.client, demo_feed.DATASET, options.seed, s), options.per_week)
             else:
                 self.feed = demo_feed.from_table(self.client, options.data, str(options.target), options.time, options.positive)
                 s.refs["file"] = self.feed.reads[0]

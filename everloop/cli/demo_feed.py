@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 WEEK = 7 * 86_400.0
-HISTORY_WEEKS, SHIFT_WEEK, LAST_WEEK, PER_WEEK = 18, 22, 40, 300
-"""The generator's weeks: history before the first replayed week, the first week of the new world, one past the last, applications a week."""
+HISTORY_WEEKS, SHIFT_WEEK, LAST_WEEK = 18, 22, 40
+"""The generator's weeks: history before the first replayed week, the first week of the new world, one past the last."""
 DATASET = "loans"
-KEEP_WEEKS = 10
+KEEP_WEEKS = 8
 """A load holds the newest so many weeks' worth of applications whose outcome is known."""
 HISTORY_SHARE = 0.6
 """The first part of one's own table that is history."""
@@ -69,7 +69,7 @@ class Feed:
         return pd.concat([part for part in parts if len(part)]).iloc[-self.keep :]
 
 
-def generated(seed: int, per_week: int = PER_WEEK, now: float | None = None) -> Feed:
+def generated(seed: int, per_week: int = 500, now: float | None = None) -> Feed:
     """Loan applications whose last week ends today (UTC); the world changes in week SHIFT_WEEK, outcomes come 4 to 6 weeks late."""
     from everloop.build import credit
     from everloop.core.clock import iso

@@ -32,7 +32,8 @@ class Options:
     """What the caller of the demo asked for.
 
     data, target, time, positive, docs: one's own table or documents (None: the demo's own). yes: what needs a person's approval gets it.
-    ask: nobody has said yes yet, and someone sits at the terminal who can be asked. seed: of the generators. home: the server's, for files
+    ask: nobody has said yes yet, and someone sits at the terminal who can be asked. seed: of the generators. per_week: generated
+    applications a week. home: the server's, for files
     that a case makes (below `home/demo`).
     """
 
@@ -45,6 +46,7 @@ class Options:
     ask: bool = False
     seed: int = 7
     home: Path = Path(DEFAULT_HOME)
+    per_week: int = 500
 
 
 @dataclass

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from everloop.cli.demo_report import WIDTH, Outcome, Report
+from everloop.core.settings import DEFAULT_HOME, DEFAULT_PORT
 
 
 def screen(
@@ -22,7 +23,7 @@ def screen(
         lines += _case(report, case, url, running)
     for case in cases_missing:
         lines.append((f"{case}: this installation has no such case, so it did not run", "yellow"))
-    commands = _next(report, run)
+    commands = _next(report, f"{run}{_environment(home, url)}")
     if commands:
         lines += [("", ""), ("Next, on your own data", "bold"), *((f"  {command}", "") for command in commands)]
     lines.append(("", ""))
@@ -31,7 +32,21 @@ def screen(
     else:
         lines.append((f"The server has stopped; start it again with: {run}everloop up --home {home}", ""))
     lines.append((f"State lives in {home} (remove it to begin anew); the server's log is {home / 'server.log'}", ""))
-    return lines
+    return [(part, style) for text, style in lines for part in _wrapped(text)]
+
+
+def _wrapped(text: str) -> list[str]:
+    """A line in parts of at most WIDTH columns; what follows the first is indented, and words (ids, URLs) are never cut."""
+    import textwrap
+
+    indent = " " * (len(text) - len(text.lstrip()) + 4)
+    return textwrap.wrap(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False) or [""]
+
+
+def _environment(home: Path, url: str) -> str:
+    """What commands need to know where home or port are not the usual ones."""
+    usual = home == Path(DEFAULT_HOME) and url.endswith(f":{DEFAULT_PORT}")
+    return "" if usual else f"env EVERLOOP_HOME={home} "
 
 
 def _case(report: Report, case: str, url: str, running: bool) -> list[tuple[str, str]]:
@@ -55,7 +70,8 @@ def _next(report: Report, run: str) -> list[str]:
     while len(chosen) < 3 and any(offered):
         for commands in offered:
             if commands and len(chosen) < 3:
-                chosen.append(commands.pop(0).replace("everloop ", f"{run}everloop ", 1) if commands[0].startswith("everloop ") else commands.pop(0))
+                command = commands.pop(0)
+                chosen.append(f"{run}{command}" if command.startswith("everloop ") else command)
     return chosen
 
 
