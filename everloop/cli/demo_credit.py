@@ -11,6 +11,7 @@ from typing import Any
 from everloop.cli import demo_feed, demo_figures, demo_rounds
 from everloop.cli.demo_approval import approved
 from everloop.cli.demo_feed import Feed, Week
+from everloop.cli.demo_loads import Loader
 from everloop.cli.demo_report import Options, Report, Stage
 from everloop.core.errors import EverloopError
 
@@ -42,7 +43,9 @@ class _Credit:
     def __init__(self, client: Any, report: Report, options: Options) -> None:
         self.client, self.report, self.options = client, report, options
         self.feed: Feed
-        self.loads: list[str] = []
+        self.loader: Loader
+        self.history = ""
+        self.task: dict[str, Any] = {}
         self.run_id = ""
         self.first = self.champion = ""
         self.decision: dict[str, Any] = {}
@@ -68,24 +71,15 @@ class _Credit:
                 s.refs["file"] = self.feed.reads[0]
             for note in self.feed.notes:
                 s.say(note)
-            asset = self._load(self.feed.begins, s)
+            self.loader = Loader(self.client, self.feed, self.options.home)
+            asset = self.loader.first(s)
             demo_rounds.mark(self.client, asset["ref"])
+            self.history = asset["ref"]
             manifest = asset["manifest"]
             missing = [c for c, stats in (manifest.get("stats") or {}).items() if stats.get("missing")]
             s.say(f"{manifest['rows']} rows with known outcome, {len(manifest['schema'])} columns ({len(missing)} with missing values)")
-            task = manifest["task"]
-            s.say(f"{task['task']}: {task['why']}")
-            self.task = task
-
-    def _load(self, at: float, s: Stage | None = None) -> dict[str, Any]:
-        """The newest rows whose outcome is known at `at`, as a dataset version."""
-        feed = self.feed
-        asset = self.client.data.add(feed.dataset, feed.matured(at), roles=feed.roles, reads=feed.reads)
-        if s is not None:
-            s.refs["dataset"] = asset["ref"]
-        if asset["ref"] not in self.loads:
-            self.loads.append(asset["ref"])
-        return asset
+            self.task = manifest["task"]
+            s.say(f"{self.task['task']}: {self.task['why']}")
 
     # 2. build
 
@@ -100,7 +94,7 @@ class _Credit:
             rules = demo_figures.rules(feed)
             if rules:
                 self.params["gate"] = {"requirements": rules, "approval": "not_first"}
-            run = self.client.pipelines.run(feed.name, {**self.params, "dataset": self.loads[-1]})["id"]
+            run = self.client.pipelines.run(feed.name, {**self.params, "dataset": self.history})["id"]
             s.refs["run"] = run
             made = self._built(run, s)
             s.refs |= {k: v for k, v in made.items() if k != "decision"}
@@ -213,6 +207,7 @@ class _Credit:
             while self.position < len(self.feed.weeks) and not self.waiting:
                 if self._week(s):
                     return
+            s.say(self.loader.told())
             if self.alarm is None:
                 s.say(f"{len(self.feed.weeks)} weeks passed and the monitor saw no decay; nothing was retrained")
                 self.events.append(f"in {len(self.feed.weeks)} weeks the monitor saw no decay, so nothing was retrained")
@@ -226,9 +221,10 @@ class _Credit:
         week = self.feed.weeks[self.position]
         self.position += 1
         s.doing(f"week {week.number}: {len(week.rows)} rows")
+        self.loader.begin(week)
         self._send(week)
         self._label(week.until)
-        self._load(week.until)
+        self.loader.finish(s)
         seen = self.client.monitors.tick(self.feed.name, week.until)
         demo_figures.monitor_figures(s, seen, week.number, before_shift=self._before_shift(week))
         if seen["verdict"] == "fail" and self.drift_week is None and not seen["act"]:
@@ -320,12 +316,12 @@ class _Credit:
             names = [node["ref"] for node in found["nodes"]]
             s.say(f"everloop why {last}")
             s.say(f"   rests on {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}")
-            reached = self.client.impact(self.loads[0])
+            reached = self.client.impact(self.history)
             answers = sum((reached.get("answers") or {}).values())
-            s.refs["loaded_first"] = self.loads[0]
+            s.refs["dataset"] = self.history
             s.figure("impact_releases", len(reached["releases"]))
             s.figure("impact_calls", answers)
-            s.say(f"everloop impact {self.loads[0]}")
+            s.say(f"everloop impact {self.history}")
             s.say(f"   {len(reached['nodes'])} versions and runs rest on it; {', '.join(reached['releases'])} answered {answers} calls")
 
     def tell(self) -> None:

@@ -60,13 +60,14 @@ class Feed:
         """When the first replayed week begins."""
         return self.weeks[0].since
 
-    def matured(self, at: float) -> Any:
-        """The newest `keep` rows whose outcome is known at that moment, oldest first."""
+    def became_known(self, after: float, until: float) -> Any:
+        """Rows whose outcome became known after the one moment and by the other, oldest first; a history's newest `keep` where `after` is its begin."""
         import pandas as pd
 
-        parts = [self.history[[k <= at for k in self.history_known]]]
-        parts += [w.rows[[k <= at for k in w.known]] for w in self.weeks if w.since < at]
-        return pd.concat([part for part in parts if len(part)]).iloc[-self.keep :]
+        parts = [self.history[[after < k <= until for k in self.history_known]]]
+        parts += [w.rows[[after < k <= until for k in w.known]] for w in self.weeks if w.since < until]
+        found = [part for part in parts if len(part)]
+        return (pd.concat(found) if found else self.history.iloc[:0]).iloc[-self.keep :]
 
 
 def generated(seed: int, per_week: int = 500, now: float | None = None) -> Feed:
