@@ -18,6 +18,8 @@ from everloop.core.errors import EverloopError
 CASE = "credit"
 ALARM_WEEKS = 8
 """The figures "before" are the old champion's from so many weeks before the alarm on (from the shift on, where it is documented)."""
+COSTS = {"false_positive": 1, "false_negative": 5}
+"""A loan that goes bad costs the lender five times what a good one refused does; the threshold of the generated loans follows from that."""
 DAYS = 7
 """Calls a replayed week is sent in, one a day."""
 
@@ -65,7 +67,8 @@ class _Credit:
         with self.report.stage(CASE, "data") as s:
             options = self.options
             if options.data is None:
-                self.feed = demo_feed.generated(demo_rounds.seed_of_round(self.client, demo_feed.DATASET, options.seed, s), options.per_week)
+                seed = demo_rounds.seed_of_round(self.client, demo_feed.DATASET, CASE, options.seed, s)
+                self.feed = demo_feed.generated(seed, options.per_week)
             else:
                 self.feed = demo_feed.from_table(self.client, options.data, str(options.target), options.time, options.positive)
                 s.refs["file"] = self.feed.reads[0]
@@ -94,6 +97,7 @@ class _Credit:
             rules = demo_figures.rules(feed)
             if rules:
                 self.params["gate"] = {"requirements": rules, "approval": "not_first"}
+                self.params["threshold"] = COSTS
             run = self.client.pipelines.run(feed.name, {**self.params, "dataset": self.history})["id"]
             s.refs["run"] = run
             made = self._built(run, s)

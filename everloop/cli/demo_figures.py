@@ -11,6 +11,7 @@ from everloop.cli.demo_feed import Feed
 from everloop.cli.demo_report import Stage
 from everloop.cli.endpoints import CHUNK, read_rows
 
+_NAMED = {"error": "error rate", "brier": "Brier score"}
 BATCH_WEEKS = 2
 """Weeks of applications in the file that is scored in batch."""
 
@@ -97,7 +98,7 @@ def monitor_line(seen: Mapping[str, Any]) -> str:
     for score in seen["scores"]:
         details = score.get("details") or {}
         if details.get("basis") == "labels":
-            parts.append(f"{'errors rose: ' if score['verdict'] == 'fail' else 'errors hold: '}{_losses(score)}")
+            parts.append(f"{_losses(score)}{' rose' if score['verdict'] == 'fail' else ''}")
         elif score["name"] == "decay":
             parts.append("too few outcomes known")
         elif score["name"] == "drift" and "columns" in details:
@@ -112,11 +113,11 @@ def monitor_line(seen: Mapping[str, Any]) -> str:
 
 
 def _losses(score: Mapping[str, Any]) -> str:
+    """Losses that rose beyond their limit, else all, each beside what it was when the champion passed its gate."""
     losses = (score.get("details") or {}).get("losses") or {}
-    error = losses.get("error") or {}
-    text = f"{_round(error.get('live', score['value']))} on {score['n']} outcomes ({_round(error.get('reference'))} at the gate)"
-    brier = losses.get("brier")
-    return f"{text}, Brier {_round(brier['live'])} ({_round(brier['reference'])})" if brier else text
+    rose = {name: one for name, one in losses.items() if one["rise"] > one["limit"]}
+    told = [f"{_NAMED.get(name, name)} {_round(one['live'])} (was {_round(one['reference'])})" for name, one in (rose or losses).items()]
+    return f"{', '.join(told)} on {score['n']} outcomes"
 
 
 def short(decision: Mapping[str, Any]) -> str:
@@ -139,11 +140,11 @@ def compared(decision: Mapping[str, Any]) -> str:
 def alarm(seen: Mapping[str, Any]) -> str:
     """Why the monitor acted, in a few words."""
     score = next((s for s in seen["scores"] if s["verdict"] == "fail" and (s.get("details") or {}).get("basis") == "labels"), None)
-    return f"errors rose, {_losses(score)}" if score is not None else "the monitor called for action"
+    return f"the monitor saw {_losses(score)}" if score is not None else "the monitor called for action"
 
 
 def quality(sent: Iterable[Mapping[str, Any]], task: Mapping[str, Any]) -> dict[str, Any]:
-    """{name: Estimate} over predictions whose label is known: AUC and accuracy, or the mean absolute error."""
+    """{name: Estimate} over predictions whose label is known: AUC and Brier score, the accuracy, or the mean absolute error."""
     import numpy as np
 
     from everloop.checks import checks
@@ -167,7 +168,7 @@ def quality(sent: Iterable[Mapping[str, Any]], task: Mapping[str, Any]) -> dict[
         positive=task.get("positive"),
     )
     found = {}
-    for name in ("mae",) if number else ("auc", "accuracy") if probability is not None else ("accuracy",):
+    for name in ("mae",) if number else ("auc", "brier") if probability is not None else ("accuracy",):
         try:
             found[name] = checks.get(name)().estimate(results)
         except NotAssessable:

@@ -19,13 +19,19 @@ def rounds(client: Any, dataset: str) -> int:
         return 0
 
 
-def seed_of_round(client: Any, dataset: str, seed: int, s: Stage) -> int:
-    """The seed of the next round: `seed` at first, then one more each time, and the stage says so."""
+def seed_of_round(client: Any, dataset: str, release: str, seed: int, s: Stage) -> int:
+    """The seed of the next round: `seed` at first, then one more each time. Last round's champion goes out of service, and the stage says so:
+    it has learnt from the changed world, and each round begins before the change."""
     before = rounds(client, dataset)
-    if before:
-        s.say(
-            f"round {before + 1} on this home: other loans (seed {seed + before}); versions go on from the last round, whose champion still answers"
-        )
+    if not before:
+        return seed
+    s.say(f"round {before + 1} on this home: other loans (seed {seed + before}), versions count on, the pipeline and its environment are reused")
+    try:
+        held = client.assets.get(f"release:{release}@champion")
+        client.assets.remove_alias("release", release, "champion")
+        s.say(f"{held['ref']} goes out of service: it has seen the changed world, and this round begins before the change")
+    except NotFound:
+        s.say(f"nothing of {release} is live")
     return seed + before
 
 

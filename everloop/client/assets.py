@@ -67,6 +67,10 @@ class Assets:
         body = {"at": parsed.at or "latest", "decision": decision, "why": why}
         return self._http.put(f"/api/v1/assets/{parsed.kind}/{quote(parsed.name, safe='')}/aliases/{quote(alias, safe='')}", json=body)
 
+    def remove_alias(self, kind: str, name: str, alias: str) -> None:
+        """Delete an alias: what follows it has nothing to answer with. NotFound if there is none."""
+        self._http.delete(f"/api/v1/assets/{kind}/{quote(name, safe='')}/aliases/{quote(alias, safe='')}")
+
     def alias_history(self, kind: str, name: str, alias: str) -> list[dict[str, Any]]:
         """Every move of an alias, newest first."""
         return self._http.get(f"/api/v1/assets/{kind}/{quote(name, safe='')}/aliases/{quote(alias, safe='')}/history")["items"]

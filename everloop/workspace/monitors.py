@@ -165,7 +165,7 @@ class Monitors:
         run, note = None, ""
         on_fail = spec["on_fail"]
         if look.act and on_fail:
-            cooling = state.get("alarm_at") is not None and until - state["alarm_at"] < spec["cooldown_days"] * DAY
+            cooling = state.get("alarm_at") is not None and 0 <= until - state["alarm_at"] < spec["cooldown_days"] * DAY
             busy = await self.ws.records.read(who, lambda tx: _under_way(tx, on_fail["pipeline"]))
             if cooling:
                 note = "; it started one within the cooldown, so none now"
