@@ -202,3 +202,5 @@ SCORE_CHUNK = 2_000
 """Rows that batch scoring sends in one call."""
 SCORE_REFUSED_SHOWN = 20
 """Rows that batch scoring could not take and names in its result; all are kept with the run."""
+EMBED_TEXTS = 2_048
+"""Texts that one request embeds."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -14,8 +14,10 @@ from everloop.core.errors import BadInput, NotFound
 from everloop.core.principal import Principal, Role
 from everloop.core.refs import Ref, check_alias, check_name
 from everloop.core.types import Answer, Batch, Call, Chat, Serve, TraceContext
+from everloop.serve.embed import embedded
 from everloop.serve.limit import limit
 from everloop.serve.record import record, row_of
+from everloop.serve.spans import span
 from everloop.serve.split import split
 from everloop.serve.streams import begun
 from everloop.store import audit
@@ -162,6 +164,23 @@ class Endpoints:
         if answer.streams:
             answer = answer.replace(outputs=await begun(answer.outputs))
         return answer, trace.trace_id
+
+    async def embed(self, who: Principal, model: str, texts: Sequence[str], dimensions: int | None = None) -> tuple[Any, str, int]:
+        """(vectors of length 1 as float32 rows, the index's exact reference, words embedded) of texts, by the embedder of `index:NAME[@at]`.
+
+        `dimensions` keeps the first so many, as the embedder orders them. NotFound for an unknown index, BadInput for what cannot be embedded.
+        """
+        asset = await self.ws.assets.get(who.need_call("embed texts").reading(), str(Ref.parse(model, "index")))
+        if asset["kind"] != "index":
+            raise BadInput(f"{asset['ref']} is no index.", "Name an index: index:NAME.")
+        trace = TraceContext(new_trace_id(), new_span_id(), at=self.ws.clock.now())
+        tokens = sum(len(text.split()) for text in texts)
+        with span(trace, "embed", "EMBEDDING") as made:
+            made.attributes.update({"embedding.model_name": asset["ref"], "llm.token_count.prompt": tokens, "everloop.principal": who.name})
+            vectors = await asyncio.to_thread(embedded, self.ws.objects, who.project, asset, list(texts), dimensions)
+        made.span_id, made.parent_id = trace.span_id, None
+        await self._write(who, trace.spans, [])
+        return vectors, asset["ref"], tokens
 
     async def run_release(self, who: Principal, ref: str | Ref) -> Serve:
         """An exact release as a callable, without an endpoint; what it answers is not recorded among production traces."""
