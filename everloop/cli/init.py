@@ -15,6 +15,7 @@ from everloop.core.errors import BadInput, Conflict, EverloopError
 TEMPLATES = Path(__file__).parent / "templates"
 CHOICES = {
     "tabular": "a table with a column to predict (CSV, Parquet): customers and who left, loans and who paid",
+    "script": "a script that trains with scikit-learn and logs to MLflow, and the data that it reads",
     "rag": "documents that people ask about (PDF, HTML, Markdown, text)",
     "blank": "something else: one step of your own, to start from",
 }
@@ -29,7 +30,7 @@ RULES = {
 
 QUESTIONS = 40
 """First questions that are made about documents of one's own, at most."""
-SAMPLES = {"tabular": "churn", "rag": "handbook"}
+SAMPLES = {"tabular": "churn", "script": "churn", "rag": "handbook"}
 """What the samples are called; data of one's own give their name instead."""
 
 
@@ -41,8 +42,9 @@ def register(app: typer.Typer) -> None:
 def init(
     folder: Path = typer.Argument(help="The folder to make it in (made if missing; nothing in it is overwritten)"),
     template: str = typer.Option(None, help=f"One of: {', '.join(CHOICES)}. Without it you are asked what you have"),
-    data: Path = typer.Option(None, help="tabular: your CSV or Parquet file. rag: your folder of documents"),
-    target: str = typer.Option(None, help="tabular: the column to predict"),
+    data: Path = typer.Option(None, help="tabular and script: your CSV or Parquet file. rag: your folder of documents"),
+    target: str = typer.Option(None, help="tabular and script: the column to predict"),
+    script: Path = typer.Option(None, help="script: your training script"),
 ) -> None:
     """Make a small project of your own: one Python file, sample data, a README. Then: everloop apply."""
     if template is None:
@@ -51,9 +53,9 @@ def init(
         raise BadInput(f"There is no template {template!r}.", f"Templates: {', '.join(CHOICES)}.")
     files = contents(template)
     if data is not None:
-        files = adapted(template, files, folder, data, target)
-    elif target is not None:
-        raise BadInput("--target names a column of your data, but no data are given.", "Add --data FILE.")
+        files = adapted(template, files, folder, data, target, script)
+    elif target is not None or script is not None:
+        raise BadInput("--target and --script go with data of your own, and none are given.", "Add --data FILE.")
     made = write(folder, files)
     for path in made:
         typer.echo(f"  {folder / path}")
@@ -74,7 +76,7 @@ def ask(data: Path | None, target: str | None) -> tuple[str, Path | None, str | 
         chosen = names[int(answer) - 1] if answer.isdigit() and 0 < int(answer) <= len(names) else answer
         if chosen not in names:
             typer.echo(f"Please give a number from 1 to {len(names)}.")
-    if chosen == "blank" or data is not None:
+    if chosen in ("blank", "script") or data is not None:
         return chosen, data, target
     what = "your table (CSV or Parquet)" if chosen == "tabular" else "the folder of your documents"
     answer = typer.prompt(f"Path of {what}; Enter takes made-up ones", default="", show_default=False).strip()
@@ -94,10 +96,12 @@ def contents(template: str) -> dict[str, bytes]:
         if path.is_file() and "__pycache__" not in path.parts:
             inside = path.relative_to(root).as_posix()
             found[".gitignore" if inside == "gitignore" else inside] = path.read_bytes()
+    if template == "script":
+        found["data/customers.csv"] = (TEMPLATES / "tabular" / "data" / "customers.csv").read_bytes()
     return found
 
 
-def adapted(template: str, files: dict[str, bytes], folder: Path, data: Path, target: str | None) -> dict[str, bytes]:
+def adapted(template: str, files: dict[str, bytes], folder: Path, data: Path, target: str | None, script: Path | None = None) -> dict[str, bytes]:
     """A template's files without its samples, its project file for data of the user's own; BadInput says why they cannot be used."""
     if template == "blank":
         raise BadInput("The template blank takes no data.", "Declare them in project.py: project.dataset or project.documents.")
@@ -110,6 +114,9 @@ def adapted(template: str, files: dict[str, bytes], folder: Path, data: Path, ta
         kept["questions.jsonl"] = questions(data)
     else:
         values = _of_table(data, target) | {"DATA": where}
+        if template == "script":
+            kept["train.py"] = _script(script)
+            values["FILE"] = data.name
     name = re.sub(r"[^A-Za-z0-9]+", "-", data.resolve().stem).strip("-").lower() or "mine"
     values["NAME"] = name
     for path in ("project.py", "README.md"):
@@ -144,6 +151,17 @@ def _declined() -> list[str]:
     """The template's own questions that a good assistant declines, whatever the documents."""
     kept = (TEMPLATES / "rag" / "questions.jsonl").read_text(encoding="utf-8").splitlines()
     return [line for line in kept if json.loads(line)["kind"] in ("off_topic", "harmful", "injection")]
+
+
+def _script(script: Path | None) -> bytes:
+    if script is None or not script.is_file():
+        raise BadInput(
+            f"There is no script {script}." if script else "No script is named.", "Add --script FILE.py: the one that trains and logs to MLflow."
+        )
+    text = script.read_text(encoding="utf-8")
+    if "registered_model_name" not in text:
+        typer.echo(f"note: {script.name} registers no model; give log_model (or autolog) registered_model_name='NAME'.", err=True)
+    return text.encode()
 
 
 def write(folder: Path, files: dict[str, bytes]) -> list[str]:

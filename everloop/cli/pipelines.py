@@ -49,11 +49,16 @@ def run(
     started = _client().run(name, given)
     typer.echo(started["id"])
     if wait:
-        done = _client().wait(started["id"], timeout, progress=lambda step, state: typer.echo(f"{step}: {state}"))
+        done = _client().wait(started["id"], timeout, progress=_say_state)
         for task in done["tasks"]:
             typer.echo(f"  {task['step']}  {told(task['result'])}")
     else:
         typer.echo(f"See how it goes: everloop pipelines show {started['id']}")
+
+
+def _say_state(step: str, state: str) -> None:
+    if state not in ("waiting", "ready"):
+        typer.echo(f"{step}: {'running' if state == 'leased' else state}")
 
 
 def told(result: Any) -> str:

@@ -123,12 +123,19 @@ class Project:
         return mark(function) if function is not None else mark
 
     def pipeline(
-        self, name: str | None = None, steps: Sequence[Any] | Mapping[str, Any] | None = None, *, schedule: str | None = None, **params: Any
+        self,
+        name: str | None = None,
+        steps: Sequence[Any] | Mapping[str, Any] | None = None,
+        *,
+        schedule: str | None = None,
+        code: bool = False,
+        **params: Any,
     ) -> None:
         """Declare a pipeline (default: the project's name, of all steps marked so far). `schedule`: cron, @weekly, every 7d.
 
         `steps`: marked functions, "module:function" of everloop's own, specs {"name", "call", "after", "params"}, or a whole spec such as
-        `everloop.build.tabular.PIPELINE`. `params` go to every step; `name`, where a step needs one, is the pipeline's name unless given.
+        `everloop.build.tabular.PIPELINE`. `code`: send this folder's Python files along even where no step is one's own. `params` go to every
+        step; `name` among them is the pipeline's name.
         """
         chosen = [*(self._steps if steps is None else steps["steps"] if isinstance(steps, Mapping) else steps)]
         held = dict(steps.get("params") or {}) if isinstance(steps, Mapping) else {}
@@ -139,7 +146,7 @@ class Project:
                 raise BadInput(f"The pipeline {named!r} has no steps.", "Mark functions with @project.step above it, or give steps=[...].")
             specs, own = self._step_specs(chosen)
             spec: dict[str, Any] = {"steps": specs, "params": {**held, "name": named, **params}}
-            return {**spec, **({"code": f"code:{self.name}"} if own else {}), **({"schedule": schedule} if schedule else {})}
+            return {**spec, **({"code": f"code:{self.name}"} if own or code else {}), **({"schedule": schedule} if schedule else {})}
 
         self._add("pipeline", named, made)
 

@@ -40,6 +40,7 @@ class Http:
 
     def __init__(self, url: str, key: str | None = None, project: str | None = None, transport: Transport | None = None) -> None:
         self.url = url.rstrip("/")
+        self.key = key
         self._headers = {"user-agent": "everloop", "accept": "application/json"}
         if key:
             self._headers["authorization"] = f"Bearer {key}"

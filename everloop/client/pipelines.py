@@ -102,7 +102,7 @@ class Step:
     """One attempt of a step. `params`: pipeline, step and run params merged; `inputs`: results of the steps it comes after, by name.
 
     `client` is an SDK client that acts as the pipeline; `run` is the tracked run of this attempt (log_params, log_metrics,
-    log_metric, log_artifact); `key` is the same at every attempt, for writes that must happen once.
+    log_metric, log_artifact); `key` is the same at every attempt, for writes that must happen once; `code` is the code asset it came from.
     """
 
     def __init__(self, task: dict[str, Any], client: Any) -> None:
@@ -112,8 +112,14 @@ class Step:
         self.pipeline: str = task["pipeline"]
         self.attempt: int = task["attempts"]
         self.key = f"{task['run']}/{task['step']}"
+        self.code: str | None = task.get("code")
         self.client = client
         self.run = client.runs.attach(task["step_run"])
+
+    def environment(self) -> dict[str, str]:
+        """Variables with which other clients, in a process that the step starts, speak to this server as the pipeline: everloop's and MLflow's."""
+        url, key = self.client.url, self.client._http.key or ""
+        return {"EVERLOOP_URL": url, "EVERLOOP_API_KEY": key, "MLFLOW_TRACKING_URI": url, "MLFLOW_TRACKING_TOKEN": key}
 
     def log(self, text: str) -> None:
         """Add a line to the step's log (what is printed goes there too)."""

@@ -44,6 +44,22 @@ def test_blank_runs_as_it_is(server: Client, tmp_path: Path) -> None:
     assert "created" not in everloop("apply", folder=tmp_path / "mine", url=server.url)
 
 
+@pytest.mark.check
+def test_tabular_gives_a_gated_endpoint_with_a_monitor(server: Client, tmp_path: Path) -> None:
+    everloop("init", "x", "--template", "tabular", folder=tmp_path)
+    folder = tmp_path / "x"
+    assert "Next: everloop pipelines run churn" in everloop("apply", folder=folder, url=server.url)
+    everloop("pipelines", "run", "churn", folder=folder, url=server.url)
+    decision = server.gates.decisions(name="churn")[0]
+    assert decision["verdict"] == "pass" and server.endpoints.get("churn")["live"][0]["ref"] == "release:churn@1"
+    everloop("predict", "churn", "--in", "data/customers.csv", "--out", "answers.jsonl", folder=folder, url=server.url)
+    answers = [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
+    assert len(answers) == 1200 and {"prediction", "prediction_id"} <= set(answers[0])
+    assert "churn: " in everloop("monitors", "tick", "churn", folder=folder, url=server.url)
+    assert "dataset:churn@1" in everloop("why", answers[0]["prediction_id"], folder=folder, url=server.url)
+    assert "unchanged" in everloop("apply", folder=folder, url=server.url)
+
+
 def test_data_of_ones_own_take_the_place_of_the_sample(tmp_path: Path) -> None:
     table = tmp_path / "House prices.csv"
     table.write_text("rooms,price\n" + "".join(f"{i % 5},{i * 3.7}\n" for i in range(60)))
