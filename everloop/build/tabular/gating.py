@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from everloop.build.release import ALIAS, promote
 from everloop.build.tabular.table import name_of
 from everloop.core.labels import label
 
-ALIAS = "champion"
 LATENCY_MS = 50
 """Default limit of a single row's time at the 95th percentile."""
 
@@ -32,25 +32,8 @@ def gate(step: Any) -> dict[str, Any]:
     declared = stands is None
     if stands is None:
         stands = _declare(step, name)
-    asset = client.assets.get(ref)
-    said: dict[str, Any] = {"release": ref, "gate": stands["requirements"], "declared": declared}
-    if ALIAS in asset["aliases"]:
-        step.log(f"{ref} holds {ALIAS} already: the same data and code made the same release.")
-        return said | {"decision": None, "verdict": "pass", "why": f"{ref} is the champion already.", "approval": "not_needed", "promoted": True}
-    decision = client.gates.evaluate(ref, ALIAS)
-    said |= {key: decision[key] for key in ("verdict", "why", "approval", "against")} | {"decision": decision["id"], "promoted": False}
-    step.run.log_params({"gate_verdict": decision["verdict"], "gate_decision": decision["id"]})
-    step.log(f"{ref}: {decision['verdict']}. {decision['why']}")
-    if decision["verdict"] != "pass":
-        step.log(f"{ref} does not go live{', ' + str(decision['against']) + ' stays' if decision['against'] else ''}.")
-    elif decision["approval"] == "pending":
-        step.log(f"{ref} waits for a person: everloop gates approve {decision['id']}")
-        said["why"] += f" It waits for a person's approval: everloop gates approve {decision['id']}"
-    elif step.params.get("promote", True):
-        client.assets.move_alias(ref, ALIAS, decision=decision["id"], why="passed its gate")
-        said["promoted"] = True
-        step.log(f"{ref} is {ALIAS} now.")
-    return said
+    said = {"gate": stands["requirements"], "declared": declared}
+    return said | promote(step, ref, move=bool(step.params.get("promote", True)))
 
 
 def _declare(step: Any, name: str) -> dict[str, Any]:
