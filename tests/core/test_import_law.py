@@ -51,7 +51,8 @@ HEAVY = {
     "openai",
     "anthropic",
 }
-FILES = sorted((ROOT / "everloop").rglob("*.py"))
+TEMPLATES = ROOT / "everloop" / "cli" / "templates"  # files of users' projects, copied and never imported
+FILES = sorted(path for path in (ROOT / "everloop").rglob("*.py") if not path.is_relative_to(TEMPLATES))
 
 
 def imports(tree: ast.Module, eager_only: bool) -> list[tuple[str, int]]:
