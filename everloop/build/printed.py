@@ -49,7 +49,13 @@ def to_pdf(markdown: str) -> bytes:
     for font in fonts.values():
         raw.FPDFFont_Close(font)
     document.close()
-    return out.getvalue()
+    return _timeless(out.getvalue())
+
+
+def _timeless(data: bytes) -> bytes:
+    """The PDF without its date and random id, in place, so that the same page gives the same bytes."""
+    data = re.sub(rb"(/CreationDate\s*\(D:)(\d+)", lambda m: m[1] + b"20000101000000"[: len(m[2])].ljust(len(m[2]), b"0"), data)
+    return re.sub(rb"(/ID\s*\[)([^\]]*)\]", lambda m: m[1] + re.sub(rb"[0-9A-Fa-f]", b"0", m[2]) + b"]", data)
 
 
 def _lines(markdown: str) -> Iterator[tuple[str, str]]:

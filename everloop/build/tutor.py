@@ -46,17 +46,15 @@ REQUIREMENTS = [
     "error_rate <= 0.05",
     "cost_per_call <= 0.02",
     "latency_p95_ms <= 2000",
-    "answer_relevance >= champion - 0.02",
+    "hit_rate@4 >= champion - 0.05",
+    "answer_relevance >= champion - 0.05",
     "refusal_accuracy >= champion - 0.05",
-    "over_refusal_rate <= champion + 0.05",
 ]
 """What a tutor must show before it goes live: thresholds that say when to stop, then comparisons with the champion on the same questions."""
 CASES = Path(__file__).with_name("tutor_cases.jsonl")
 """Questions about everloop's documentation, one JSON object a line."""
 CHUNKS = {"chars": 800, "overlap": 120}
-"""How the first index cuts documents."""
-FINER = {"chars": 500, "overlap": 100}
-"""How the index of the third version cuts them."""
+"""How the index cuts documents."""
 _FIRST = """You answer questions for people who use these documents.
 Answer only from the passages below, in at most three sentences, and cite each passage you use by its number, like [1].
 If the passages do not answer the question, say that you could not find an answer in the documents.
@@ -74,21 +72,18 @@ If the passages do not answer the question, say that you could not find an answe
 VERSIONS: list[dict[str, Any]] = [
     {
         "text": _FIRST,
-        "settings": {"retrieval": {"k": 2, "mode": "text"}, "answer": {"sentences": 2, "min_score": 0.25, "citations": True}},
-        "chunks": CHUNKS,
-        "what": "a first try: keyword search, 2 passages of 800 characters, 2 sentences",
+        "settings": {"retrieval": {"k": 2, "mode": "text"}, "answer": {"sentences": 1, "min_score": 0.25, "citations": True}},
+        "what": "a first try: 2 passages found by keywords, 1 sentence",
     },
     {
         "text": _SECOND,
         "settings": {"retrieval": {"k": 1, "mode": "text"}, "answer": {"sentences": 1, "min_score": 0.0, "citations": False}},
-        "chunks": CHUNKS,
-        "what": "short and sure of itself: 1 passage, 1 sentence, never declines, cites nothing",
+        "what": "short and sure of itself: 1 passage, 1 sentence, never declines, no citation marks",
     },
     {
         "text": _THIRD,
-        "settings": {"retrieval": {"k": 5, "mode": "hybrid"}, "answer": {"sentences": 2, "min_score": 0.25, "citations": True}},
-        "chunks": FINER,
-        "what": "looks wider: keywords and meaning, 5 passages of 500 characters, 2 sentences",
+        "settings": {"retrieval": {"k": 5, "mode": "hybrid"}, "answer": {"sentences": 3, "min_score": 0.25, "citations": True}},
+        "what": "looks wider and says more: 5 passages found by keywords and meaning, up to 3 sentences",
     },
 ]
 """The tutor's three versions. The texts tell an LLM what the settings tell the extractive engine, which reads no instructions."""

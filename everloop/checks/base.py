@@ -47,6 +47,8 @@ class Metric:
     tasks: ClassVar[tuple[str, ...]] = ()
     low: ClassVar[float] = -math.inf
     high: ClassVar[float] = math.inf
+    counts: ClassVar[bool] = False
+    """Whether the first term of a case says that it counts; then only those that do are in n."""
 
     @property
     def label(self) -> str:
@@ -70,7 +72,7 @@ class Metric:
         if math.isnan(value):
             raise NotAssessable(f"{self.label} is not defined on these {len(terms)} cases")
         interval = stats.bootstrap(terms, self.combine, confidence)
-        return Estimate(value, self._clip(interval), len(terms))
+        return Estimate(value, self._clip(interval), self._n(terms))
 
     def difference(self, candidate: Results, champion: Results, confidence: float = 0.95) -> Estimate:
         """candidate - champion on the same cases, with its two-sided interval; raises NotAssessable."""
@@ -81,7 +83,7 @@ class Metric:
         value = float(self.combine(a.mean(axis=0)) - self.combine(b.mean(axis=0))) if len(a) else math.nan
         if math.isnan(value):
             raise NotAssessable(f"{self.label} is not defined on these {len(a)} cases")
-        return Estimate(value, stats.paired_bootstrap(a, b, self.combine, confidence), len(a))
+        return Estimate(value, stats.paired_bootstrap(a, b, self.combine, confidence), self._n(a))
 
     def __call__(self, subject: Any) -> Score:
         """Measure results (a gate), or a window's labelled rows (a monitor). The verdict is left to a rule: not_assessed, or inconclusive."""
@@ -93,6 +95,9 @@ class Metric:
         except NotAssessable as why:
             return Score(self.label, None, "not_assessed", 0, None, self.name, f"{why}.")
         return Score(self.label, found.value, "not_assessed", found.n, tuple(found.interval), self.name, found.note, found.details or {})
+
+    def _n(self, terms: np.ndarray) -> int:
+        return int(terms[:, 0].sum()) if self.counts and terms.ndim > 1 else len(terms)
 
     def _applies(self, results: Results) -> None:
         if self.tasks and results.task not in self.tasks:

@@ -22,6 +22,8 @@ from everloop.checks.text import STOP, content, refuses, stem, words
 from everloop.core.types import Results, Score, Utterance
 
 _SENTENCE = re.compile(r"(?<=[.!?])[\s\"')\]]+(?=[A-Z0-9\"'(\[])|\n+")
+_CITED = re.compile(r"\[\d{1,3}\]")
+_CITED_END = re.compile(r"(?<=[.!?:;…])\s*(?:\[\d{1,3}\]\s*)+")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _NAME = re.compile(r"\b[A-Z][a-zA-Z'’\-]+\b")
 _NEGATION = frozenset(
@@ -58,8 +60,8 @@ SUPPORT = 0.6
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a text that say something: citations, headings of one word and empty lines left out."""
-    cleaned = re.sub(r"\[\d{1,3}\]", "", text)
+    """The sentences of a text that say something: citations, headings of one word and empty lines left out. A citation after a sentence ends it."""
+    cleaned = _CITED.sub("", _CITED_END.sub("\n", text))
     return [s.strip() for s in _SENTENCE.split(cleaned) if len(content(s)) >= 2]
 
 
@@ -143,6 +145,7 @@ class Groundedness(TextCheck, Metric):
     name: ClassVar[str] = "groundedness"
     stages: ClassVar[tuple[str, ...]] = (GUARDRAIL, GATE, MONITOR)
     better: ClassVar[str] = "higher"
+    counts: ClassVar[bool] = True
     low: ClassVar[float] = 0.0
     high: ClassVar[float] = 1.0
 

@@ -72,6 +72,7 @@ class HitRate(Rate):
 @dataclass(frozen=True)
 class _Ranking(Metric, ABC):
     k: int = 10
+    counts: ClassVar[bool] = True
     low: ClassVar[float] = 0.0
     high: ClassVar[float] = 1.0
 
@@ -126,6 +127,7 @@ class AnswerRelevance(Metric):
     or, where a case expects none, of the question's. Answerable cases only; a refusal scores 0."""
 
     name: ClassVar[str] = "answer_relevance"
+    counts: ClassVar[bool] = True
     low: ClassVar[float] = 0.0
     high: ClassVar[float] = 1.0
 

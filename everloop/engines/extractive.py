@@ -100,11 +100,10 @@ def answer(
     weights = _shares(asked, rarity) if rarity else _weights(asked, found)
     for candidate in found:
         _score(candidate, asked, weights)
-    leading = max(found, key=lambda c: c.score)
-    best = sum(weights[t] for t in asked if t in leading.terms or t in leading.title)
+    chosen = _choose(found, max(1, int(settings.get("sentences", 3))))
+    best = max((sum(weights[t] for t in asked if t in c.terms or t in c.title) for c in chosen), default=0.0)
     if best < float(settings.get("min_score", DEFAULTS["min_score"])) or not any(c.terms & asked for c in found):
         return refusal, [], best
-    chosen = _choose(found, max(1, int(settings.get("sentences", 3))))
     return _compose(chosen, passages, bool(settings.get("citations", True)), best)
 
 
@@ -138,11 +137,17 @@ def pieces(text: str) -> list[tuple[str, bool]]:
             found += [(row, False) for row in _rows(lines)]
         elif lines and sum(bool(_CODE.search(line)) for line in lines) * 2 >= len(lines):
             found += [(" ".join(line.split()), True) for line in lines if not _SETUP.match(line)]
-        elif len(lines) == 1 and len(lines[0]) < 80 and lines[0].rstrip()[-1:] not in ".!?:;…":
-            continue
         else:
-            found += [(clean(sentence), False) for sentence in sentences(block)]
+            kept = [line for i, line in enumerate(lines) if not _heading(line, lines[i + 1 : i + 2])]
+            found += [(clean(sentence), False) for sentence in sentences("\n".join(kept))]
     return found
+
+
+def _heading(line: str, after: Sequence[str]) -> bool:
+    """Whether a line without an end stands alone or over text that begins anew, as headings do (a PDF keeps them in the paragraph's block)."""
+    line = line.strip()
+    open_ended = len(line) < 80 and line[-1:] not in ".!?:;,…" and not re.match(r"[-*+•] |\d+[.)] ", line)
+    return open_ended and (not after or after[0].strip()[:1].isupper())
 
 
 def _rows(lines: Sequence[str]) -> list[str]:

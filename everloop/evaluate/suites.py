@@ -110,6 +110,8 @@ async def run_chat(serve: Serve, who: Principal, cases: Sequence[Mapping[str, An
 
 def _chat_outcome(answer: Answer) -> dict[str, Any]:
     message, notes, usage = answer.outputs, answer.notes, answer.usage
+    unasked = bool(notes.get("blocked")) and not usage.model  # the policy stopped the question, so no LLM was paid
+    cost = 0.0 if unasked and usage.cost is None else usage.cost
     return {
         "answer": message.text,
         "citations": list(message.citations),
@@ -118,8 +120,8 @@ def _chat_outcome(answer: Answer) -> dict[str, Any]:
         "blocked": bool(notes.get("blocked", False)),
         "refused": bool(notes.get("refused", False)) or bool(notes.get("blocked", False)),
         "flags": list(notes.get("flags", ())),
-        "usage": {"tokens_in": usage.tokens_in, "tokens_out": usage.tokens_out, "cost": usage.cost},
-        "cost": usage.cost,
+        "usage": {"tokens_in": usage.tokens_in, "tokens_out": usage.tokens_out, "cost": cost},
+        "cost": cost,
         "error": "",
     }
 

@@ -128,6 +128,7 @@ class Traces:
             raise BadInput(f"{value!r} is not a thumb.", "Send 1 (up) or -1 (down).")
         await self.get(who.reading(), trace_id)
         await self.add_scores(who, [{"subject": trace_id, "name": name, "value": int(thumb), "source": source, "why": why}])
+        await self.ws.telemetry.flush()
         return {"subject": trace_id, "name": name, "value": int(thumb), "source": source, "why": why}
 
     async def scores(self, who: Principal, subject: str) -> list[dict[str, Any]]:
