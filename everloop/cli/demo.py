@@ -37,6 +37,9 @@ def demo(
     target: str = typer.Option(None, help="credit: the column to predict (with --data)."),
     time: str = typer.Option(None, help="credit: the column that says when (with --data; row order where not given)."),
     positive: str = typer.Option(None, help="credit: the value of the target that counts as positive (with --data)."),
+    require: list[str] = typer.Option(
+        None, help="credit: what your model must show, e.g. 'auc >= 0.7' (again for more; with --data; else defaults)."
+    ),
     docs: Path = typer.Option(None, help="tutor: your own folder of PDF, HTML, Markdown or text."),
     seed: int = typer.Option(7, help="Seed of the demo's own data."),
     per_week: int = typer.Option(500, min=50, help="credit: generated applications a week; fewer are faster and say less."),
@@ -49,7 +52,7 @@ def demo(
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     folder = home or Path(os.environ.get("EVERLOOP_HOME") or DEFAULT_HOME)
     given = yes is True or (yes is None and not terminal)
-    options = Options(data, target, time, positive, docs, given, yes is None and terminal, seed, folder, per_week)
+    options = Options(data, target, time, positive, docs, given, yes is None and terminal, seed, folder, per_week, tuple(require or ()))
     _check(options, wanted)
     from everloop.cli.demo_server import Server
 
@@ -74,6 +77,8 @@ def _cases(chosen: str | None) -> tuple[list[str], list[str]]:
 
 def _check(options: Options, cases: list[str]) -> None:
     """What the options name must be there and fit together, before anything starts."""
+    from everloop.evaluate.rules import parse
+
     if options.data is not None:
         if not options.data.is_file():
             raise BadInput(f"There is no file {options.data}.", "Give a CSV or Parquet file: --data FILE --target COLUMN")
@@ -81,8 +86,10 @@ def _check(options: Options, cases: list[str]) -> None:
             raise BadInput(
                 "--data needs --target, the column to predict.", f"For example: everloop demo credit --data {options.data} --target COLUMN"
             )
-    elif options.target or options.time or options.positive:
-        raise BadInput("--target, --time and --positive go with --data FILE.", "Without a file the demo makes its own loans.")
+    elif options.target or options.time or options.positive or options.require:
+        raise BadInput("--target, --time, --positive and --require go with --data FILE.", "Without a file the demo makes its own loans.")
+    for rule in options.require:
+        parse(rule)
     if options.docs is not None and not options.docs.is_dir():
         raise BadInput(f"There is no folder {options.docs}.", "Give a folder of PDF, HTML, Markdown or text: --docs DIR")
     for given, name in ((options.data, "credit"), (options.docs, "tutor")):

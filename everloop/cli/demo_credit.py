@@ -59,6 +59,7 @@ class _Credit:
         self.position = 0
         self.waiting: str | None = None
         self.recovered: dict[str, Any] = {}
+        self.retrained: list[str] = []
 
     # 1. data
 
@@ -94,16 +95,18 @@ class _Credit:
             feed = self.feed
             self.client.pipelines.put(feed.name, tabular.PIPELINE)
             self.params = {"dataset": f"dataset:{feed.dataset}", "name": feed.name}
-            rules = demo_figures.rules(feed)
-            if rules:
-                self.params["gate"] = {"requirements": rules, "approval": "not_first"}
-                self.params["threshold"] = COSTS
+            asked = list(self.options.require)
+            if self.options.data is None:
+                asked, self.params["threshold"] = demo_figures.rules(feed), COSTS
+            if asked:
+                self.params["gate"] = {"requirements": asked, "approval": "not_first"}
+                demo_figures.declare_again(self.client, feed.name, asked)
             run = self.client.pipelines.run(feed.name, {**self.params, "dataset": self.history})["id"]
             s.refs["run"] = run
             made = self._built(run, s)
             s.refs |= {k: v for k, v in made.items() if k != "decision"}
             self.decision = self.client.gates.decision(made["decision"]) if made.get("decision") else {}
-            self.first = self.champion = made["release"]
+            self.first = made["release"]
 
     def _built(self, run: str, s: Stage) -> dict[str, str]:
         """Wait for a pipeline run; what it made: {"model", "suite", "release", "decision"}, its figures said."""
@@ -130,7 +133,9 @@ class _Credit:
         with self.report.stage(CASE, "gate") as s:
             decision = self.decision
             if not decision:
+                self.champion = self.first
                 s.say(f"{self.champion} is the champion already: the same data and code made the same release")
+                self.events.append(f"{self.champion} is the champion already: the same data made the same model")
                 return True
             self._seen(decision, s)
             if decision["verdict"] != "pass":
@@ -152,7 +157,8 @@ class _Credit:
     def _earlier(self, decision: dict[str, Any], s: Stage) -> bool:
         """Whether a champion of an earlier round goes on answering."""
         if not decision["against"]:
-            s.say("nothing is live, so the demo ends here; more rows or better columns may help")
+            s.say("nothing is live, so the demo ends here; better columns or more rows may help, or requirements of your own: --require 'RULE'")
+            self.events.append("with requirements of your own it may: add --require 'auc >= 0.6' (or another rule, again for more)")
             return False
         s.say(f"{decision['against']} goes on answering")
         self.champion = self.first = decision["against"]
@@ -248,11 +254,13 @@ class _Credit:
         self._seen(self.decision, s)
         if self.decision["verdict"] != "pass":
             s.say(f"{made['release']} is refused ({self.decision['verdict']}); {self.champion} goes on")
-            self.events.append(
-                f"week {week.number}: {demo_figures.alarm(seen)}; retrained, {made['release']} refused by the gate ({self.decision['verdict']})"
+            self.retrained.append(
+                f"week {week.number}: {demo_figures.alarm(seen)}; retrained; {made['release']} refused ({self.decision['verdict']})"
             )
             return False
-        self.events.append(f"week {week.number}: {demo_figures.alarm(seen)}; it retrained by itself, {made['release']} passed its gate")
+        self.retrained.append(
+            f"week {week.number}: {demo_figures.alarm(seen)}; retrained; {made['release']} passed its gate{demo_figures.compared(self.decision)}"
+        )
         return True
 
     def _before_shift(self, week: Week) -> bool | None:
@@ -331,15 +339,16 @@ class _Credit:
     def tell(self) -> None:
         """What the last screen says."""
         name = self.feed.name
-        lines = list(self.events)
-        for metric, (old, new) in self.recovered.items():
-            lines.append(f"live {metric} {old.value:.3f} (n {old.n}) before, {new.value:.3f} (n {new.n}) after")
-        links = {"endpoint": f"/ui/endpoints/{name}", "monitor": f"/ui/monitors/{name}", "pipeline": f"/ui/pipelines/{name}"}
+        lines = [*self.events[:1], *_shortened(self.retrained), *self.events[1:]]
+        told = [f"{metric} {old.value:.3f} (n {old.n}) -> {new.value:.3f} (n {new.n})" for metric, (old, new) in self.recovered.items()]
+        if told:
+            lines.append(f"approved and promoted; live {', '.join(told)}")
+        links = {"endpoint": f"/ui/endpoints/{name}", "monitor": f"/ui/monitors/{name}"} if self.champion else {"pipeline": f"/ui/pipelines/{name}"}
         if self.decision.get("id"):
-            links["decision"] = f"/ui/decisions/{self.decision['id']}"
+            links["last decision"] = f"/ui/decisions/{self.decision['id']}"
         if self.sent:
             links["last answer"] = f"/ui/traces/{self.sent[-1]['prediction_id'].partition('-')[0]}"
-        title = f"{self.task['task']} on {self.options.data or 'generated loans'}, {self.champion or 'nothing'} is live"
+        title = f"{self.task['task']} on {self.options.data.name if self.options.data else 'generated loans'}; {self.champion or 'nothing'} is live"
         following = ["everloop demo credit --data YOUR.csv --target COLUMN"]
         if self.sent:
             following.append(f"everloop why {self.sent[-1]['prediction_id']}")
@@ -347,6 +356,13 @@ class _Credit:
             following.insert(0, f"everloop gates approve {self.waiting}")
         following.append("everloop init my-model --template tabular")
         self.report.tell(CASE, title, lines, links, following)
+
+
+def _shortened(lines: list[str], most: int = 4) -> list[str]:
+    """The first and the last of many lines."""
+    if len(lines) <= most:
+        return lines
+    return [*lines[:2], f"... {len(lines) - most + 1} retrainings more ...", *lines[-(most - 3) :]]
 
 
 def _text(value: Any, task: dict[str, Any]) -> Any:

@@ -32,9 +32,9 @@ class Options:
     """What the caller of the demo asked for.
 
     data, target, time, positive, docs: one's own table or documents (None: the demo's own). yes: what needs a person's approval gets it.
-    ask: nobody has said yes yet, and someone sits at the terminal who can be asked. seed: of the generators. per_week: generated
-    applications a week. home: the server's, for files
-    that a case makes (below `home/demo`).
+    ask: nobody has said yes yet, and someone sits at the terminal who can be asked. seed: of the generators. per_week: generated applications
+    a week. require: the gate's rules for one's own table (none: the defaults for its task). home: the server's, for files that a case makes
+    (below `home/demo`).
     """
 
     data: Path | None = None
@@ -47,6 +47,7 @@ class Options:
     seed: int = 7
     home: Path = Path(DEFAULT_HOME)
     per_week: int = 500
+    require: tuple[str, ...] = ()
 
 
 @dataclass

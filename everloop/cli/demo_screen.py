@@ -59,7 +59,7 @@ def _case(report: Report, case: str, url: str, running: bool) -> list[tuple[str,
             if stage.hint:
                 lines.append((f"  {stage.hint}", ""))
     if running:
-        lines += [(f"  {label:<12} {url}{path}", "cyan") for label, path in told.links.items()]
+        lines += [(f"  {label:<13} {url}{path}", "cyan") for label, path in told.links.items()]
     return lines
 
 
