@@ -7,9 +7,12 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -47,6 +50,29 @@ def free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return int(s.getsockname()[1])
+
+
+@contextmanager
+def running_server(home: Path, workers: int = 0, **env: str) -> Iterator[str]:
+    """A real `everloop up` on a free port of loopback, ready when this answers its address; told to stop and waited for at the end."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "everloop", "up", "--port", str(port), "--home", str(home)]
+    process = subprocess.Popen(command, env={**os.environ, "EVERLOOP_WORKERS": str(workers), **env}, stdout=subprocess.DEVNULL)
+    try:
+        for _ in range(300):
+            try:
+                urllib.request.urlopen(f"{url}/health", timeout=2).close()
+                break
+            except OSError:
+                assert process.poll() is None, f"the server ended with {process.returncode}"
+                time.sleep(0.2)
+        else:
+            raise AssertionError("the server was not ready within a minute")
+        yield url
+    finally:
+        process.terminate()
+        process.wait(60)
 
 
 @pytest.fixture(scope="session")

@@ -13,17 +13,14 @@ import pytest
 
 from everloop.cli.init import CHOICES
 from everloop.client import Client, connect
-from tests.conftest import free_port
+from tests.conftest import running_server
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """A real server, with worker processes as it starts them."""
-    home, port = tmp_path_factory.mktemp("home"), free_port()
-    process = subprocess.Popen([sys.executable, "-m", "everloop", "up", "--port", str(port), "--home", str(home)], stdout=subprocess.DEVNULL)
-    yield connect(f"http://127.0.0.1:{port}", start=False)
-    process.terminate()
-    process.wait(30)
+    with running_server(tmp_path_factory.mktemp("home"), workers=1) as url:
+        yield connect(url, start=False)
 
 
 def everloop(*words: str, folder: Path, url: str = "", code: int = 0) -> str:

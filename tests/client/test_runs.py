@@ -5,30 +5,19 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from everloop.client import Client, connect
-from tests.conftest import free_port
+from tests.conftest import running_server
 
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    home, port = tmp_path_factory.mktemp("home"), free_port()
-    process = subprocess.Popen([sys.executable, "-m", "everloop", "up", "--port", str(port), "--home", str(home)], stdout=subprocess.DEVNULL)
-    for _ in range(150):
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
-            break
-        except OSError:
-            time.sleep(0.2)
-    yield connect(f"http://127.0.0.1:{port}", start=False)
-    process.terminate()
-    process.wait(30)
+    with running_server(tmp_path_factory.mktemp("home")) as url:
+        yield connect(url, start=False)
 
 
 def test_a_run_arrives_whole(client: Client) -> None:

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +11,7 @@ from typing import Any
 import pytest
 
 import everloop as el
-from tests.conftest import free_port
+from tests.conftest import running_server
 from tests.protocols.upstream import SECRET, Provider
 
 pytestmark = pytest.mark.client
@@ -26,25 +22,12 @@ TOOL = {"type": "object", "properties": {"city": {"type": "string"}}}
 def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     """A running server with chat endpoints of each engine, an index, and keys of two roles."""
     with Provider() as provider:
-        port, home = free_port(), tmp_path_factory.mktemp("home")
-        command = [sys.executable, "-m", "everloop", "up", "--port", str(port), "--home", str(home)]
-        env = {**os.environ, "EVERLOOP_WORKERS": "0", "OPENAI_BASE_URL": f"{provider.url}/v1", "OPENAI_API_KEY": "sk-provider"}
-        server = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        url = f"http://127.0.0.1:{port}"
-        try:
-            for _ in range(150):
-                try:
-                    urllib.request.urlopen(f"{url}/health", timeout=1)
-                    break
-                except OSError:
-                    time.sleep(0.2)
+        env = {"OPENAI_BASE_URL": f"{provider.url}/v1", "OPENAI_API_KEY": "sk-provider"}
+        with running_server(tmp_path_factory.mktemp("home"), **env) as url:
             client = el.connect(url, start=False)
             keys = {role: client._http.post("/api/v1/keys", json={"name": role, "role": role})["key"] for role in ("caller", "viewer")}
             prepare(client, provider)
             yield SimpleNamespace(url=url, client=client, provider=provider, keys=keys)
-        finally:
-            server.terminate()
-            server.wait(20)
 
 
 def prepare(client: Any, provider: Provider) -> None:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import subprocess
-import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +13,7 @@ import pytest
 
 from everloop.client import Client, connect
 from everloop.core.errors import GateRefused
-from tests.conftest import free_port
+from tests.conftest import running_server
 
 pytestmark = pytest.mark.client
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
@@ -24,18 +21,8 @@ os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    home, port = tmp_path_factory.mktemp("home"), free_port()
-    process = subprocess.Popen([sys.executable, "-m", "everloop", "up", "--port", str(port), "--home", str(home)], stdout=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{port}"
-    for _ in range(150):
-        try:
-            urllib.request.urlopen(f"{url}/health", timeout=1)
-            break
-        except OSError:
-            time.sleep(0.2)
-    yield url
-    process.terminate()
-    process.wait(30)
+    with running_server(tmp_path_factory.mktemp("home"), workers=1) as url:
+        yield url
 
 
 @pytest.fixture

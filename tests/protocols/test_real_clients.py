@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import free_port
+from tests.conftest import running_server
 
 pytestmark = pytest.mark.client
 
@@ -35,20 +30,8 @@ def url(tmp_path: Path) -> Iterator[str]:
         await ws.stop()
 
     asyncio.run(prepare())
-    port = free_port()
-    command = [sys.executable, "-m", "everloop", "up", "--port", str(port), "--home", str(tmp_path)]
-    server = subprocess.Popen(command, env={**os.environ, "EVERLOOP_WORKERS": "0"}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(150):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
-                break
-            except OSError:
-                time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait(20)
+    with running_server(tmp_path) as url:
+        yield url
 
 
 def test_triton_in_json_and_in_binary(url: str) -> None:
