@@ -14,7 +14,7 @@ from typing import Any
 from everloop.core.clock import new_span_id, new_trace_id
 from everloop.core.errors import BadInput
 from everloop.core.labels import label
-from everloop.core.limits import SUITE_CHUNK, SUITE_PARALLEL, SUITE_TIMED_CALLS
+from everloop.core.limits import SUITE_CHUNK, SUITE_PARALLEL, SUITE_TIMED_CALLS, SUITE_TIMED_CALLS_MIN
 from everloop.core.principal import Principal
 from everloop.core.types import Answer, Batch, Call, Chat, Results, Serve, TraceContext
 
@@ -128,9 +128,9 @@ def _chat_outcome(answer: Answer) -> dict[str, Any]:
 
 async def _timed_rows(serve: Serve, who: Principal, inputs: Mapping[str, Sequence[Any]], n: int) -> list[float]:
     seconds = []
-    step = max(1, n // SUITE_TIMED_CALLS)
-    for i in range(0, min(n, step * SUITE_TIMED_CALLS), step):
-        row = {name: [values[i]] for name, values in inputs.items()}
+    step, calls = max(1, n // SUITE_TIMED_CALLS), min(SUITE_TIMED_CALLS, max(n, SUITE_TIMED_CALLS_MIN))
+    for i in range(0, calls * step, step):
+        row = {name: [values[i % n]] for name, values in inputs.items()}
         started = time.perf_counter()
         await serve(call_for(Batch(row, 1), who))
         seconds.append(time.perf_counter() - started)

@@ -110,13 +110,16 @@ def validated(name: str, x: Any, y: Any, kinds: Mapping[str, str], task: Mapping
     return made
 
 
-def choose(found: Mapping[str, Validated]) -> tuple[str, str]:
-    """(name, why): boosting where it beats the baseline on validation by more than BETTER, else the baseline."""
-    linear, boosting = found["linear"].score, found["boosting"].score
-    told = f"boosting {boosting:.4f}, linear {linear:.4f} on rows not fitted on"
-    if boosting > linear + BETTER:
+def choose(found: Mapping[str, Validated], y: Any) -> tuple[str, str]:
+    """(name, why): boosting where it beats the baseline on validation by more than BETTER in score, and in loss too; else the baseline."""
+    linear, boosting = found["linear"], found["boosting"]
+    classes = None if linear.p.ndim == 1 else sorted(set(y))
+    before, after = (loss(y.iloc[one.rows], one.p, classes) for one in (linear, boosting))
+    figure = "squared error" if classes is None else "log loss"
+    told = f"on rows not fitted on boosting scores {boosting.score:.4f} with {figure} {after:.4g}, linear {linear.score:.4f} with {before:.4g}"
+    if boosting.score > linear.score + BETTER and after < before:
         return "boosting", f"{told}: boosting is better"
-    return "linear", f"{told}: boosting is not better by more than {BETTER:g}, so the simpler one"
+    return "linear", f"{told}: boosting is not better in both, so the simpler one"
 
 
 def score(y: Any, p: Any, task: Mapping[str, Any], classes: list[str] | None) -> float:

@@ -25,28 +25,31 @@ def train(step: Any) -> dict[str, Any]:
         raise BadInput(f"{got['train']} has no feature column.", "Load columns beside the target and those with a role.")
     frame = labelled(step.client.data.frame(asset["ref"]), roles["target"], task["task"])
     x, y = features(frame, kinds), targets(frame, roles["target"], task["task"])
-    ordered = got.get("by") in ("time", "rows")
-    pairs = models.folds(y, task["task"], ordered)
     with models.threads(len(x)):
-        found = {name: models.validated(name, x, y, kinds, task, pairs) for name in models.CANDIDATES}
-        chosen, why = models.choose(found)
-        fitted = models.candidate(chosen, kinds, task["task"], len(x), found[chosen].trees or 1).fit(x, y)
-        points, weights = report.learning_curve(found[chosen], x, y, kinds, task), report.importance(found[chosen], x, y, kinds, task)
+        return _train(step, x, y, {"kinds": kinds, "left_out": left_out, "split": got, "roles": roles, "findings": checked.get("findings") or []})
+
+
+def _train(step: Any, x: Any, y: Any, facts: dict[str, Any]) -> dict[str, Any]:
+    kinds, got, roles, task = facts["kinds"], facts["split"], facts["roles"], facts["split"]["task"]
+    pairs = models.folds(y, task["task"], got.get("by") in ("time", "rows"))
+    found = {name: models.validated(name, x, y, kinds, task, pairs) for name in models.CANDIDATES}
+    chosen, why = models.choose(found, y)
     for name, one in found.items():
         step.run.log_metric(f"validation_score_{name}", one.score)
     step.log(f"{len(x):,} rows, {len(kinds)} features: {why}.")
+    fitted = models.candidate(chosen, kinds, task["task"], len(x), found[chosen].trees or 1).fit(x, y)
     settings = _settle(step, found[chosen], y, task)
     model = models.fold_in(fitted, settings["calibration"], task)
     holdout = labelled(step.client.data.frame(got["holdout"]), roles["target"], task["task"])
     told = report.describe(model, features(holdout, kinds), holdout, roles, task, settings["threshold"])
     report.log_curves(step.run, found, told, task)
-    for rows, value in points:
+    for rows, value in report.learning_curve(found[chosen], x, y, kinds, task):
         step.run.log_metric("learning_curve", value, step=rows)
+    weights = report.importance(found[chosen], x, y, kinds, task)
     for name, weight in weights[:50]:
         step.run.log_metric(f"importance/{report.metric_key(name)}", weight["mean"])
     step.run.log_artifact(json.dumps(dict(weights), indent=1, ensure_ascii=False).encode(), "importance.json")
-    facts = {"task": task, "rows": len(x), "kinds": kinds, "left_out": left_out, "chosen": chosen, "why": why, "split": got, "roles": roles}
-    facts |= {"found": found, "settings": settings, "holdout": told, "importance": weights, "findings": checked.get("findings") or []}
+    facts |= {"task": task, "rows": len(x), "chosen": chosen, "why": why, "found": found, "settings": settings, "holdout": told, "importance": weights}
     return _register(step, model, x, facts)
 
 
