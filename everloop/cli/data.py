@@ -7,6 +7,8 @@ from typing import Any
 
 import typer
 
+from everloop.cli import screen
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
@@ -125,6 +127,4 @@ def _short(value: Any) -> str:
 
 
 def _client() -> Any:
-    from everloop.client import connect
-
-    return connect()
+    return screen.client(start=True)

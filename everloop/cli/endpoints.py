@@ -9,6 +9,8 @@ from typing import Any
 
 import typer
 
+from everloop.cli import screen
+
 CHUNK = 1000
 """Rows that a client sends in one predict request, where it sends many."""
 
@@ -92,6 +94,4 @@ def _value(text: str | None) -> Any:
 
 
 def _client() -> Any:
-    from everloop.client import connect
-
-    return connect()
+    return screen.client(start=True)

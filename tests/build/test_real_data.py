@@ -53,7 +53,12 @@ def bundled(name: str, folder: Path) -> Path:
 
 
 CASES = {
-    "german": ("credit/german_credit.csv", {"target": "credit_risk", "positive": 0, "protected": ["personal_status_sex"]}, "binary", "hash of each row"),
+    "german": (
+        "credit/german_credit.csv",
+        {"target": "credit_risk", "positive": 0, "protected": ["personal_status_sex"]},
+        "binary",
+        "hash of each row",
+    ),
     "adult": ("credit/adult_test.csv", {"target": "class", "protected": ["sex"]}, "binary", "hash of each row"),
     "elec2": ("drift/elec2_first_half.csv", {"target": "class", "time": "period"}, "binary", "in row order"),
     "diabetes": (None, {"target": "target"}, "regression", "hash of each row"),

@@ -49,7 +49,16 @@ def _train(step: Any, x: Any, y: Any, facts: dict[str, Any]) -> dict[str, Any]:
     for name, weight in weights[:50]:
         step.run.log_metric(f"importance/{report.metric_key(name)}", weight["mean"])
     step.run.log_artifact(json.dumps(dict(weights), indent=1, ensure_ascii=False).encode(), "importance.json")
-    facts |= {"task": task, "rows": len(x), "chosen": chosen, "why": why, "found": found, "settings": settings, "holdout": told, "importance": weights}
+    facts |= {
+        "task": task,
+        "rows": len(x),
+        "chosen": chosen,
+        "why": why,
+        "found": found,
+        "settings": settings,
+        "holdout": told,
+        "importance": weights,
+    }
     return _register(step, model, x, facts)
 
 
