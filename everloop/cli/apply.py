@@ -111,12 +111,21 @@ def say(done: dict[str, Any], where: str) -> None:
         more = f"  {one['size']}" if one.get("size") else f"  from {one['from']}, when it is applied" if one.get("from") else ""
         typer.echo(typer.style(f"  {sign} {one['what']:<9} {told}{more}", fg=colour))
         for change in one["differences"]:
-            typer.echo(f"      {change['field']}: {_short(change['from'])} -> {_short(change['to'])}")
+            for line in _difference(change):
+                typer.echo(f"      {line}")
         for note in one["notes"]:
             typer.echo(f"      note: {note}")
     counts = {name: sum(one["change"] == name for one in done["items"]) for name in SIGNS}
     told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     typer.echo(f"{told}. Nothing was registered: this was a dry run." if done["dry_run"] else f"{told}.")
+
+
+def _difference(change: dict[str, Any]) -> list[str]:
+    """A changed field in lines: lists of texts as what went and what came, else both values."""
+    field, old, new = change["field"], change["from"], change["to"]
+    if all(isinstance(side, list) and all(isinstance(one, str) for one in side) for side in (old, new)):
+        return [f"{field}: - {one}" for one in old if one not in new] + [f"{field}: + {one}" for one in new if one not in old]
+    return [f"{field}: {_short(old)} -> {_short(new)}"]
 
 
 def _say_next(client: Any, done: list[dict[str, Any]]) -> None:

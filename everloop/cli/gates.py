@@ -64,7 +64,7 @@ def evaluate(
     found = client.gates.evaluate(ref if ":" in ref else f"release:{ref}", alias)
     if move and found["verdict"] == "pass" and found["approval"] != "pending":
         found["moved"] = client.assets.move_alias(found["ref"], alias, decision=found["id"], why="evaluated by hand")
-    screen.say_json(found) if as_json else say_decision(found)
+    screen.say_json(found) if as_json else say_decision(found, alias in client.assets.get(found["ref"])["aliases"])
     if found["verdict"] != "pass":
         raise typer.Exit(GateRefused.exit_code)
 
@@ -89,8 +89,9 @@ def pending(limit: int = typer.Option(100, help="How many"), as_json: bool = scr
 
 def show(id: str = _ID, as_json: bool = screen.JSON) -> None:
     """Show a decision: its verdict, and every requirement with figure, interval and reason."""
-    found = screen.client().gates.decision(_full(id))
-    screen.say_json(found) if as_json else say_decision(found)
+    client = screen.client()
+    found = client.gates.decision(_full(id))
+    screen.say_json(found) if as_json else say_decision(found, found["alias"] in client.assets.get(found["ref"])["aliases"])
 
 
 def approve(id: str = _ID, why: str = _WHY, move: bool = typer.Option(True, help="Move the alias at once"), as_json: bool = screen.JSON) -> None:
@@ -112,8 +113,8 @@ def reject(id: str = _ID, why: str = _WHY, as_json: bool = screen.JSON) -> None:
     typer.echo(f"rejected by {found['approved_by']}: {found['ref']} does not become {found['alias']}")
 
 
-def say_decision(found: dict[str, Any]) -> None:
-    """Print a decision: what it is about, each requirement, what comes next."""
+def say_decision(found: dict[str, Any], holds: bool) -> None:
+    """Print a decision: what it is about, each requirement, what comes next; `holds`: its version has the alias now."""
     against = f" against {found['against']}" if found["against"] else ""
     typer.echo(f"{found['ref']} for {found['alias']}{against}: " + typer.style(found["verdict"], fg=screen.COLOURS.get(found["verdict"]), bold=True))
     for score in found["scores"]:
@@ -122,17 +123,15 @@ def say_decision(found: dict[str, Any]) -> None:
     if not found["scores"]:
         typer.echo(f"  {found['why']}")
     typer.echo(f"decision {found['id']}, {screen.moment(found['at'])} UTC by {found['by']}, usable until {screen.moment(found['expires_at'])}")
-    typer.echo(_next(found))
+    if found["approval"] in ("approved", "rejected"):
+        typer.echo(f"{found['approval']} by {found['approved_by']}, {screen.moment(found['approved_at'])} UTC. {found['approval_why']}".rstrip())
+    typer.echo(f"{found['ref']} is {found['alias']} now." if holds else _next(found))
 
 
 def _next(found: dict[str, Any]) -> str:
-    if found.get("moved"):
-        return f"{found['ref']} is now {found['alias']}."
     if found["approval"] == "pending":
         return f"It waits for a person: everloop gates approve {found['id']}"
-    if found["approval"] in ("approved", "rejected"):
-        return f"{found['approval']} by {found['approved_by']}, {screen.moment(found['approved_at'])} UTC. {found['approval_why']}".rstrip()
-    if found["verdict"] == "pass":
+    if found["verdict"] == "pass" and found["approval"] != "rejected":
         return f"Make it {found['alias']}: everloop alias {found['ref']} {found['alias']}"
     return f"{found['alias']} stays where it is."
 
