@@ -166,7 +166,7 @@ class Identity:
         known = self._sessions.get(digest, now)
         if known is not None:
             return known
-        row = await self.ws.records.read(SYSTEM, lambda tx: store.find_session(tx, digest.hex()))
+        row = await self.ws.records.read(SYSTEM, lambda tx: store.find_session(tx, token))
         if row is None:
             return None
         try:

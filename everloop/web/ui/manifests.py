@@ -54,8 +54,10 @@ async def _dataset(page: View, asset: dict[str, Any], manifest: dict[str, Any]) 
         roled = [role for role in ("target", "time", "id") if roles.get(role) == name] + (["protected"] if name in protected else [])
         counts = histogram.get("counts") or [c for _, c in top]
         columns.append({**column, "stats": one, "counts": counts, "top": top, "roles": roled, "histogram": bool(histogram)})
-    preview = await _or_none(lambda: page.ws.data.preview(page.who, asset["ref"], PREVIEW_ROWS)) if columns else None
-    return {"columns": columns, "preview": preview, "notes": [str(n) for n in manifest.get("notes") or []][:20]}
+    held = [f for f in dicts(manifest.get("files")) if f.get("path") == "data.parquet" and isinstance(f.get("digest"), str)]
+    whole = manifest.get("format") == "table" and isinstance(manifest.get("rows"), int) and bool(held)
+    preview = await _or_none(lambda: page.ws.data.preview(page.who, asset["ref"], PREVIEW_ROWS)) if whole else None
+    return {"columns": columns, "preview": preview, "notes": [str(n) for n in manifest.get("notes") or [] if isinstance(n, str)][:20]}
 
 
 async def _model(page: View, asset: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
