@@ -14,7 +14,8 @@ from everloop.assets.text import Document
 from everloop.core.errors import BadInput
 from everloop.core.limits import CHUNK_CHARS
 
-_SENTENCE = re.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+(?=[\"'“‘(\[]?[A-Z0-9À-Þ])|\n")
+_NEXT = r"\s+(?=[\"'“‘(\[]?[A-Z0-9À-Þ])"
+_SENTENCE = re.compile(rf"(?<=[.!?…]){_NEXT}|(?<=[.!?…][\"'”’)\]]){_NEXT}|\n")
 _PARAGRAPH = re.compile(r"\n[ \t]*\n")
 Span = tuple[int, int]
 

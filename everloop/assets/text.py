@@ -44,6 +44,10 @@ class Document:
             self.headings.append((len(self.text), level))
         self.text += block
 
+    def extend(self, text: str) -> None:
+        """Go on with the last paragraph, after a space."""
+        self.text += " " + tidy(text)
+
     def page_at(self, offset: int) -> int | None:
         """The page, from 1, that holds this character; None without pages."""
         return max(1, bisect_right(self.pages, offset)) if self.pages else None

@@ -5,13 +5,13 @@ Fitted on the documents that it shall find, so it knows their words and no other
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from everloop.core.errors import BadInput, Corrupt
+from everloop.core.errors import BadInput
 from everloop.engines.base import Read, embedders
+from everloop.store.npz import pack, unpack
 from everloop.store.words import terms
 
 DIMS = 128
@@ -71,25 +71,17 @@ class Lsa:
         return np.divide(out, length, out=out, where=length > 0)
 
     def save(self) -> bytes:
-        """As an uncompressed npz."""
+        """As npz."""
         import numpy as np
 
-        out = io.BytesIO()
-        names = np.frombuffer("\n".join(self.names).encode(), np.uint8)
-        np.savez(out, names=names, weights=self.weights, components=self.components, explained=np.float64(self.explained))
-        return out.getvalue()
+        arrays = {"weights": self.weights, "components": self.components, "explained": np.float64(self.explained)}
+        return pack(arrays, names=self.names)
 
     @classmethod
     def load(cls, spec: Mapping[str, Any], read: Read) -> Lsa:
         """See `Embedding.load`; Corrupt for bytes that are not such."""
-        import numpy as np
-
-        try:
-            with np.load(io.BytesIO(read(spec["file"])), allow_pickle=False) as file:
-                names = file["names"].tobytes().decode().split("\n")
-                return cls(names, file["weights"], file["components"], float(file["explained"]))
-        except (ValueError, KeyError, OSError, EOFError) as error:
-            raise Corrupt(f"The index's embedder cannot be read: {error}.", "Build the index again.") from error
+        found = unpack(read(spec["file"]), ["weights", "components", "explained"], ["names"])
+        return cls(found["names"], found["weights"], found["components"], float(found["explained"]))
 
 
 def _vocabulary(counted: Sequence[Counter[str]]) -> list[str]:

@@ -87,3 +87,27 @@ def test_lineage_and_projects(client: Client, tmp_path: Path) -> None:
     with pytest.raises(NotFound):
         client.data.add("clean", frame * 3, reads=["dataset:none@1"])
     assert client.data.get("clean")["version"] == 1
+
+
+def test_documents_are_read_back_by_page_and_folders_load(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "docs"
+    (folder / "guides").mkdir(parents=True)
+    (folder / "index.md").write_text("# Home\n\nWelcome.")
+    (folder / "guides" / "start.html").write_text("<h1>Start</h1><p>Go.</p>")
+    (folder / "broken.pdf").write_bytes(b"%PDF-")
+    (folder / ".hidden").write_text("no")
+    asset = client.data.add_documents("handbook", folder)
+    assert [d["path"] for d in asset["manifest"]["documents"]] == ["guides/start.html", "index.md"]
+    assert [s["path"] for s in asset["manifest"]["skipped"]] == ["broken.pdf"]
+    monkeypatch.setattr("everloop.workspace.data.DOCUMENTS_PAGE_CHARS", 1)
+    texts = client.data.documents("dataset:handbook@1")
+    assert [(d["id"], d["text"]) for d in texts] == [("guides/start.html", "Start\n\nGo."), ("index.md", "Home\n\nWelcome.")]
+    both = client.data.add_documents("both", [folder / "guides", folder / "index.md"])
+    assert [d["path"] for d in both["manifest"]["documents"]] == ["guides/start.html", "index.md"]
+    client.data.add("table", pd.DataFrame({"x": [1]}))
+    with pytest.raises(BadInput, match="is a table, not a set of documents"):
+        client.data.documents("table")
+    with pytest.raises(BadInput, match="x.pdf cannot be read: it is empty"):
+        client.data.add_documents("none", {"x.pdf": b""})
+    with pytest.raises(NotFound):
+        client.data.get("none")

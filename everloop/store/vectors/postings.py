@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from typing import Any
 
-from everloop.core.errors import Corrupt
+from everloop.store.npz import pack, unpack
 from everloop.store.words import terms
 
 K1, B = 1.5, 0.75
 """BM25's saturation and length normalisation; the ranking on Cranfield is flat around them."""
+
+
+ARRAYS = ("start", "ids", "counts", "lengths")
 
 
 class Postings:
@@ -60,8 +62,8 @@ class Postings:
         tf = self.counts.astype(np.float32)
         self.weights = tf * np.float32(K1 + 1) / (tf + norm[self.ids])
 
-    def score(self, asked: dict[str, float]) -> Any:
-        """BM25 of every passage for terms with their weights, as a float32 array."""
+    def score(self, asked: dict[str, float], times: float = 1.0) -> Any:
+        """BM25 of every passage for terms with their weights, times a factor, as a float32 array."""
         import numpy as np
 
         scores = np.zeros(self.n, np.float32)
@@ -69,29 +71,17 @@ class Postings:
             row = self.names.get(term)
             if row is not None:
                 a, b = self.start[row], self.start[row + 1]
-                scores[self.ids[a:b]] += np.float32(weight) * self.weights[a:b]
+                scores[self.ids[a:b]] += np.float32(weight * times) * self.weights[a:b]
         return scores
 
     def save(self) -> bytes:
-        """As an uncompressed npz, without pickle."""
-        import numpy as np
-
-        names = np.frombuffer("\n".join(self.names).encode(), np.uint8)
-        out = io.BytesIO()
-        np.savez(out, names=names, start=self.start, ids=self.ids, counts=self.counts, lengths=self.lengths)
-        return out.getvalue()
+        """As npz, without pickle."""
+        return pack({name: getattr(self, name) for name in ARRAYS}, names=self.names)
 
     @classmethod
     def load(cls, data: bytes) -> Postings:
         """The inverse of `save`; Corrupt for bytes that are not such."""
-        import numpy as np
-
-        try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as file:
-                names = file["names"].tobytes().decode()
-                return cls(names.split("\n") if names else [], file["start"], file["ids"], file["counts"], file["lengths"])
-        except (ValueError, KeyError, OSError, EOFError) as error:
-            raise Corrupt(f"The index's terms cannot be read: {error}.", "Build the index again.") from error
+        return cls(**unpack(data, ARRAYS, ["names"]))
 
 
 def rarity(found_in: int, n: int) -> float:
