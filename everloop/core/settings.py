@@ -66,7 +66,7 @@ class Settings:
                 raise BadInput(f"EVERLOOP_{name.upper()}={raw!r} cannot be used as {name}.") from None
         settings = cls(**values)  # type: ignore[arg-type]
         if not 0 <= settings.port <= 65535:
-            raise BadInput(f"Port {settings.port} is not between 0 and 65535.")
+            raise BadInput(f"Port {settings.port} is not between 0 and 65535.", "Choose another: --port N (0: any free one).")
         return settings
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import struct
 import threading
@@ -26,6 +27,7 @@ MAGIC = b"EVRLOG\x00\x01"
 SYNC_SECONDS = 0.05
 """How long `append_soon` may wait for its fsync to be shared; with the fsync itself, under 100 ms."""
 _HEAD = struct.Struct("<II")
+_logger = logging.getLogger("everloop.telemetry")
 
 
 class Position(NamedTuple):
@@ -38,7 +40,8 @@ class Position(NamedTuple):
 class Log:
     """The log in a folder. `open` before use; `close` fsyncs what is written.
 
-    `syncs` counts fsyncs of data; `torn_bytes` is what `open` had to cut off.
+    `syncs` counts fsyncs of data; `torn_bytes` is what `open` had to cut off at an end; `damaged_bytes` is what could not be read between
+    whole frames (a bad disk: a crash does not do this). A damaged segment is kept in `damaged/`, and the server's log says so.
     """
 
     def __init__(self, folder: Path, fsync: bool = True, segment_bytes: int = SEGMENT_BYTES) -> None:
@@ -47,6 +50,7 @@ class Log:
         self.segment_bytes = segment_bytes
         self.syncs = 0
         self.torn_bytes = 0
+        self.damaged_bytes = 0
         self._lock = threading.Lock()
         self._fd = -1
         self._segment = 0
@@ -134,7 +138,7 @@ class Log:
     def read(self, start: Position, most: int = 8 * 1024 * 1024) -> tuple[list[bytes], Position]:
         """Frames from `start` on, about `most` bytes of them, and the position to go on from. No frames: nothing new yet.
 
-        A frame damaged on disk ends its segment; reading goes on with the next one, and `torn_bytes` grows.
+        Frames damaged on disk are left out (see `damaged_bytes`); reading goes on with the next whole one.
         """
         end = self.end
         segment, offset = start
@@ -146,9 +150,12 @@ class Log:
                 segment, offset = there[0], len(MAGIC)
             stop = end.offset if segment == end.segment else self._path(segment).stat().st_size
             frames, offset = self._frames(segment, max(offset, len(MAGIC)), stop, most)
+            if not frames and offset < stop:
+                offset = self._skip(segment, offset, stop)
+                if offset < stop:
+                    continue
             if frames or segment == end.segment:
                 return frames, Position(segment, offset)
-            self.torn_bytes += max(0, stop - offset)
             segment, offset = segment + 1, len(MAGIC)
 
     def drop_before(self, segment: int) -> None:
@@ -280,6 +287,37 @@ class Log:
             at += _HEAD.size + length
         return frames, offset + at
 
+    def _next_whole(self, segment: int, offset: int, stop: int) -> int:
+        """The offset of the next whole frame after a damaged one at `offset`; `stop` if there is none."""
+        data = self._path(segment).read_bytes()[:stop]
+        at = data.find(b"\x00", offset + 4)  # no frame is over 16 MB, so the length's last byte is 0
+        while 0 <= at < stop - 4:
+            start = at - 3
+            length, crc = _HEAD.unpack_from(data, start) if start + _HEAD.size <= stop else (0, 0)
+            if 0 < length <= min(LOG_FRAME_BYTES, stop - start - _HEAD.size):
+                body = memoryview(data)[start + _HEAD.size : start + _HEAD.size + length]
+                if zlib.crc32(body) == crc:
+                    return start
+            at = data.find(b"\x00", at + 1)
+        return stop
+
+    def _skip(self, segment: int, offset: int, stop: int) -> int:
+        """Go over damage at `offset`: keep the segment aside, say so, answer where the next whole frame is (`stop`: nowhere)."""
+        whole = self._next_whole(segment, offset, stop)
+        self.damaged_bytes += whole - offset
+        aside = self.folder / "damaged"
+        aside.mkdir(exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.link(self._path(segment), aside / self._path(segment).name)
+        _logger.error(
+            "telemetry: %s is damaged on disk: %d bytes from byte %d on could not be read; what follows was. The file is kept in %s.",
+            self._path(segment),
+            whole - offset,
+            offset,
+            aside,
+        )
+        return whole
+
     def _cut(self, number: int) -> None:
         """Cut off what is torn at the end of a segment; remove it if nothing is left."""
         path = self._path(number)
@@ -288,11 +326,14 @@ class Log:
             path.unlink()
             return
         good = len(MAGIC)
-        while True:
+        while good < size:
             frames, after = self._frames(number, good, size, 8 * 1024 * 1024)
-            good = after
             if not frames:
-                break
+                whole = self._next_whole(number, after, size)
+                if whole == size:
+                    break
+                after = self._skip(number, after, size)
+            good = after
         if good < size:
             self.torn_bytes += size - good
             os.truncate(path, good)

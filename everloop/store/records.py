@@ -23,6 +23,7 @@ from everloop.core.clock import Clock, SystemClock
 from everloop.core.errors import BadInput, Busy
 from everloop.core.limits import WRITE_BATCH, WRITE_QUEUE
 from everloop.core.principal import Principal
+from everloop.store.faults import database_error, opening_error
 
 T = TypeVar("T")
 READERS = 4
@@ -97,6 +98,7 @@ class Records:
         self._writer: threading.Thread | None = None
         self._closed = False
         self.commits = 0
+        self._where = str(self._engine.url.database) if url.startswith("sqlite") else self._engine.url.render_as_string()
 
     @classmethod
     def at(cls, home: Path, **more: Any) -> Records:
@@ -110,11 +112,8 @@ class Records:
 
         try:
             upgrade(self._engine)
-        except sa.exc.OperationalError as error:
-            raise BadInput(
-                f"The records at {self._engine.url.render_as_string()} cannot be opened: {error.orig}.",
-                "Check that the folder exists, is writable and has space, or that the database is up.",
-            ) from error
+        except sa.exc.DBAPIError as error:
+            raise opening_error(error, self._where) from error
         self._writer = threading.Thread(target=self._write_loop, name="records-write", daemon=True)
         self._writer.start()
         return self
@@ -153,8 +152,13 @@ class Records:
 
     def read_sync(self, who: Principal, work: Callable[[Tx], T]) -> T:
         """`read`, blocking, in this thread."""
-        with self._engine.connect() as conn:
-            return work(Tx(conn, who, self.clock.now(), self.clock))
+        try:
+            with self._engine.connect() as conn:
+                return _run(work, Tx(conn, who, self.clock.now(), self.clock))
+        except sa.exc.IntegrityError:
+            raise
+        except sa.exc.DBAPIError as error:
+            raise database_error(error, self._where) from error
 
     def _submit(self, who: Principal, work: Callable[[Tx], T]) -> Future[T]:
         done: Future[T] = Future()
@@ -194,15 +198,19 @@ class Records:
                         continue
                     try:
                         with conn.begin_nested():
-                            value = item.work(Tx(conn, item.who, self.clock.now(), self.clock))
+                            value = _run(item.work, Tx(conn, item.who, self.clock.now(), self.clock))
                         outcomes.append((item, value, None))
                     except Exception as error:
+                        if isinstance(error, sa.exc.DBAPIError) and not isinstance(error, sa.exc.IntegrityError):
+                            if not _alive(conn):
+                                raise  # the engine has rolled back everything: nobody's write stands
+                            error = database_error(error, self._where)
                         outcomes.append((item, None, error))
             self.commits += 1
         except Exception as error:
             failure: Exception = error
-            if isinstance(error, sa.exc.OperationalError):
-                failure = Busy(f"The records could not be written: {error.orig}.", "Is the disk full? Nothing of this write was kept.")
+            if isinstance(error, sa.exc.DBAPIError):
+                failure = database_error(error, self._where)
             for item in batch:
                 if not item.done.done():
                     item.done.set_exception(failure)
@@ -212,6 +220,19 @@ class Records:
                 item.done.set_result(value)
             else:
                 item.done.set_exception(failed)
+
+
+def _run(work: Callable[[Tx], T], tx: Tx) -> T:
+    try:
+        return work(tx)
+    except StopIteration as error:  # a future cannot carry it: whoever waits would wait for ever
+        raise RuntimeError("a function of a transaction let StopIteration out") from error
+
+
+def _alive(conn: sa.Connection) -> bool:
+    """Whether the transaction still stands: on a full disk or a damaged page SQLite rolls back the whole of it by itself."""
+    raw = conn.connection.dbapi_connection
+    return bool(getattr(raw, "in_transaction", True))
 
 
 def _dumps(value: Any) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -48,6 +49,7 @@ class Telemetry:
         self.rejected = 0
         self._price = price
         self._con: Any = None
+        self._opened = threading.Event()
         self._ready = threading.Event()
         self._failed: EverloopError | None = None
         self._position = Position(0, 0)
@@ -68,6 +70,12 @@ class Telemetry:
         self._thread = threading.Thread(target=self._run, name="telemetry-drain", daemon=True)
         self._thread.start()
         return self
+
+    def wait_open(self) -> None:
+        """Wait until the database is open; raises why it cannot be (BadInput). So a server that could not show a trace does not start."""
+        self._opened.wait(60)
+        if self._failed is not None:
+            raise self._failed
 
     def close(self) -> None:
         """fsync and drain what was written, then close. Later writes raise Busy."""
@@ -163,7 +171,9 @@ class Telemetry:
     def _run(self) -> None:
         try:
             self._con = tables.connect(self.home / "telemetry.duckdb")
-            self.text = TextIndex(self.home / "telemetry-text.db", self.log.fsync)
+            self.text = self._open_text(self.home / "telemetry-text.db")
+            tables.drained(self._con)
+            self._opened.set()
             position = self._resume(self.text)
         except Exception as error:
             self._fail(error)
@@ -188,16 +198,34 @@ class Telemetry:
             self.text.close()
             self._con.close()
 
+    def _open_text(self, file: Path) -> TextIndex:
+        """The index of texts; one that is damaged is put aside, and made anew from the tables (see `_resume`)."""
+        try:
+            text = TextIndex(file, self.log.fsync)
+            text.position()
+            return text
+        except sqlite3.DatabaseError as error:
+            if not (isinstance(error.sqlite_errorcode, int) and error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)):
+                raise
+            aside = file.with_suffix(".damaged")
+            _logger.error("the index of texts %s is damaged (%s): it is made anew; the old one is kept as %s", file, error, aside.name)
+            os.replace(file, aside)
+            for rest in ("-wal", "-shm"):
+                file.with_name(file.name + rest).unlink(missing_ok=True)
+            return TextIndex(file, self.log.fsync)
+
     def _fail(self, error: Exception) -> None:
         _logger.error("the telemetry database in %s cannot be opened: %s", self.home, error)
         self._failed = (
             error
             if isinstance(error, EverloopError)
             else BadInput(
-                f"The telemetry database in {self.home} cannot be opened: {error}.",
-                "Check that the folder is writable and no other program has the file open.",
+                f"The telemetry database in {self.home} cannot be opened: {str(error).rstrip('.!')}.",
+                "Is it open in another program, or written by a newer everloop? If it is damaged, put back a backup of the home, or move "
+                "telemetry.duckdb away: then the traces in it are gone, and all else stays.",
             )
         )
+        self._opened.set()
         self._ready.set()
         with self._moved:
             self._moved.notify_all()

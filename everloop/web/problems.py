@@ -8,6 +8,7 @@ asks for a page (`/ui`), the error is a page: the UI says how it looks by `error
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Awaitable, Callable
@@ -18,7 +19,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from everloop.core.errors import BadInput, Busy, EverloopError, NotFound, TooLarge, Unauthorized
+from everloop.core.errors import BadInput, Busy, EverloopError, NoSpace, NotFound, TooLarge, Unauthorized
 
 log = logging.getLogger("everloop.web")
 
@@ -42,7 +43,9 @@ _BY_STATUS: dict[int, type[EverloopError]] = {404: NotFound, 405: MethodNotAllow
 
 
 def unexpected(error: BaseException) -> EverloopError:
-    """A bug as an error that tells its id and nothing else; the log has the rest under the same id."""
+    """A full disk as NoSpace; a bug as an error that tells its id and nothing else: the log has the rest under the same id."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return NoSpace(f"The disk is full or cannot be written: {error.strerror}.", "Free some space and try again.", retry_after=10.0)
     id = os.urandom(6).hex()
     log.error("unexpected error %s", id, exc_info=error)
     return EverloopError("Something went wrong in the server.", f"Its log has the details under id {id}.", id=id)

@@ -112,6 +112,8 @@ def prepare_home(home: Path) -> None:
         probe.unlink(missing_ok=True) if error.errno == errno.ENOSPC else None
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise NoSpace(f"The disk of the home {home} is full.", "Free some space, or choose another home with --home DIR.") from error
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            raise BadInput(f"The home {home} cannot be a folder: there is a file of that name.", "Choose another with --home DIR.") from error
         raise BadInput(f"The home {home} cannot be written: {error.strerror}.", "Choose another with --home DIR, or set EVERLOOP_HOME.") from error
     if free < HOME_FREE_BYTES:
         raise NoSpace(

@@ -21,6 +21,7 @@ from everloop.core.limits import UPLOAD_BYTES
 from everloop.core.principal import DEFAULT_PROJECT, SYSTEM
 from everloop.core.settings import Settings
 from everloop.engines.prices import cost
+from everloop.store.files import write_error
 from everloop.store.objects import Objects
 from everloop.store.records import Records
 from everloop.store.schema import projects
@@ -84,6 +85,7 @@ class Workspace:
             hook = getattr(getattr(self, name), "start", None)
             if hook is not None:
                 await hook()
+        await asyncio.to_thread(self.telemetry.wait_open)
 
     async def _abandon(self) -> None:
         """Close what a start that failed had opened; what cannot be closed is told in the log, the first error is the one that counts."""
@@ -131,8 +133,11 @@ class Workspace:
     def incoming(self) -> Any:
         """A temporary file in the home (so that it can be renamed into a store), removed when the context ends."""
         folder = self.home / "incoming"
-        folder.mkdir(parents=True, exist_ok=True)
-        return tempfile.NamedTemporaryFile(dir=folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return tempfile.NamedTemporaryFile(dir=folder)
+        except OSError as error:
+            raise write_error(error, folder) from error
 
     @asynccontextmanager
     async def received(self, pieces: AsyncIterator[bytes], limit: int = UPLOAD_BYTES) -> AsyncIterator[Path]:
@@ -143,8 +148,8 @@ class Workspace:
                 size += len(piece)
                 if size > limit:
                     raise TooLarge(f"The upload is over {limit} bytes.")
-                file.write(piece)
-            file.flush()
+                _written(file, piece)
+            _written(file, b"")
             yield Path(file.name)
 
     def spawn(self, work: Any) -> asyncio.Task[Any]:
@@ -263,6 +268,15 @@ class Workspace:
         from everloop.workspace.govern import Govern
 
         return Govern(self)
+
+
+def _written(file: Any, piece: bytes) -> None:
+    try:
+        file.write(piece)
+        if not piece:
+            file.flush()
+    except OSError as error:
+        raise write_error(error, Path(file.name).parent) from error
 
 
 def default_project(tx: Any) -> None:
