@@ -15,6 +15,7 @@ from typing import Any
 from everloop.core.errors import BadInput
 from everloop.core.types import Batch
 from everloop.engines.onnx import METADATA, OnnxPredictor
+from everloop.engines.onnx_nodes import NoOnnxForm, converters
 from everloop.engines.signature import Signature, coerce, compiled
 from everloop.engines.skops import SkopsPredictor, trusted_types
 
@@ -51,18 +52,19 @@ def to_onnx(model: Any, signature: Mapping[str, Any] | Signature, sample_frame: 
     native = SkopsPredictor(model, known)
     try:
         data = _convert(model, known)
-    except Exception as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-        evidence["why"] = f"no conversion: {type(error).__name__}: {first}"
+    except NoOnnxForm as reason:
+        evidence["why"] = f"no conversion: {reason}"
         return None, evidence
+    batch = _sample(sample_frame, known, native)
+    expected = native.predict(batch).columns
     try:
         predictor = OnnxPredictor(data, known, _classes(model))
-        batch = _sample(sample_frame, known, native)
-        evidence.update(_compare(native, predictor, batch))
-        evidence["fast"] = predictor.fast
+        found = predictor.predict(batch).columns
     except Exception as error:
         evidence["why"] = f"the converted model does not run: {type(error).__name__}: {str(error)[:300]}"
         return None, evidence
+    evidence.update(_compare(expected, found, batch.n, bool(predictor.classes)))
+    evidence["fast"] = predictor.fast
     if evidence["mismatches"]:
         evidence["why"] = f"{evidence['mismatches']} of {evidence['n']} rows differ, by {evidence['max_abs_diff']:.3g} at most"
         return None, evidence
@@ -98,15 +100,15 @@ def _sample(frame: Any, known: Signature, native: SkopsPredictor) -> Batch:
     return Batch(columns, len(next(iter(columns.values()))) if columns else 0)
 
 
-def _compare(native: SkopsPredictor, converted: OnnxPredictor, batch: Batch) -> dict[str, Any]:
+def _compare(a: Mapping[str, Any], b: Mapping[str, Any], n: int, classify: bool) -> dict[str, Any]:
+    """The native model's outputs `a` against the converted one's `b`, row by row."""
     import numpy as np
 
-    a, b = native.predict(batch).columns, converted.predict(batch).columns
-    if converted.classes:
+    if classify:
         names = [n for n in a if n != "prediction"]
         if set(names) - set(b):
-            return {"n": batch.n, "mismatches": batch.n, "max_abs_diff": math.nan, "why": "no probabilities"}
-        gaps = np.abs(np.array([a[n] for n in names]) - np.array([b[n] for n in names])).max(axis=0) if names else np.zeros(batch.n)
+            return {"n": n, "mismatches": n, "max_abs_diff": math.nan, "why": "no probabilities"}
+        gaps = np.abs(np.array([a[n] for n in names]) - np.array([b[n] for n in names])).max(axis=0) if names else np.zeros(n)
         differ = np.array([x != y for x, y in zip(a["prediction"], b["prediction"], strict=True)])
         top = np.sort(np.array([a[n] for n in names]), axis=0)[-2:] if names else None
         if top is not None and len(top) == 2:
@@ -116,38 +118,53 @@ def _compare(native: SkopsPredictor, converted: OnnxPredictor, batch: Batch) -> 
         left, right = np.array(a["prediction"], dtype=float), np.array(b["prediction"], dtype=float)
         gaps = np.abs(left - right)
         tolerance = RELATIVE_TOLERANCE * max(float(np.std(left)), float(np.abs(left).mean()) * 1e-3, 1e-12)
-        differ = np.zeros(batch.n, dtype=bool)
+        differ = np.zeros(n, dtype=bool)
     bad = int((differ | ~(gaps <= tolerance)).sum())
-    return {"n": batch.n, "mismatches": bad, "max_abs_diff": float(gaps.max()), "tolerance": tolerance}
+    return {"n": n, "mismatches": bad, "max_abs_diff": float(gaps.max()), "tolerance": tolerance}
 
 
 def _convert(model: Any, known: Signature) -> bytes:
-    """The ONNX bytes of a fitted model; any exception means that it cannot be converted."""
+    """The ONNX bytes of a fitted model; NoOnnxForm says why there are none."""
     from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import DoubleTensorType, StringTensorType
     from sklearn.compose import ColumnTransformer
 
-    from everloop.engines.onnx_nodes import converters
-
     if any(c.type == "datetime" or c.dtype == "category" for c in known.inputs):
-        raise NotImplementedError("datetime and pandas category columns have no ONNX form")
+        raise NoOnnxForm("datetime and pandas category columns have no ONNX form")
     prepared = _prepared(model)
     by_column = isinstance(prepared.steps[0][1], ColumnTransformer)
     if by_column:
         initial = [(c.name, StringTensorType([None, 1]) if c.type == "string" else DoubleTensorType([None, 1])) for c in known.inputs]
     else:
         if any(c.type == "string" for c in known.inputs):
-            raise NotImplementedError("text columns need a ColumnTransformer as the first step")
+            first = type(prepared.steps[0][1]).__name__
+            raise NoOnnxForm(f"text columns need a ColumnTransformer as the first step, and this model begins with {first}")
         initial = [("everloop_matrix", DoubleTensorType([None, len(known.inputs)]))]
     final = prepared.steps[-1][1]
     options = {id(final): {"zipmap": False}} if getattr(model, "classes_", None) is not None else None
-    made = convert_sklearn(prepared, initial_types=initial, options=options, target_opset={"": 18, "ai.onnx.ml": 3}, **converters())
+    try:
+        made = convert_sklearn(prepared, initial_types=initial, options=options, target_opset={"": 18, "ai.onnx.ml": 3}, **converters())
+    except NoOnnxForm:
+        raise
+    except Exception as error:
+        if _ours(error):
+            raise
+        said = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        raise NoOnnxForm(f"{type(error).__name__}: {said}") from error
     entry = made.metadata_props.add()
     names = [i.name for i in made.graph.input]
     columns = dict(zip(names, [c.name for c in known.inputs], strict=True)) if by_column and len(names) == len(known.inputs) else {}
     entry.key, entry.value = METADATA, json.dumps({"missing_text": MISSING_TEXT, "columns": columns})
     data: bytes = made.SerializeToString()
     return data
+
+
+def _ours(error: BaseException) -> bool:
+    """Whether an exception was raised by this package's own code: then it is a mistake of ours, and no reason."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__", "")).startswith("everloop.")
 
 
 def _prepared(model: Any) -> Any:
@@ -161,7 +178,7 @@ def _prepared(model: Any) -> Any:
     _respell(copied, set())
     steps = list(copied.steps) if isinstance(copied, Pipeline) else [("model", copied)]
     if steps[-1][1] in (None, "passthrough"):
-        raise NotImplementedError("the pipeline ends in a passthrough")
+        raise NoOnnxForm("the pipeline ends in a passthrough")
     if not isinstance(steps[-1][1], (HistGradientBoostingClassifier, HistGradientBoostingRegressor)):
         steps.insert(len(steps) - 1, ("everloop_cast", CastTransformer(dtype=np.float32)))
     return Pipeline(steps)

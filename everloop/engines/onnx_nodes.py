@@ -11,6 +11,10 @@ FLOAT, INT64, STRING, DOUBLE = 1, 7, 8, 11
 """ONNX TensorProto element types."""
 
 
+class NoOnnxForm(Exception):
+    """A model, or a part of it, that ONNX cannot express as these converters write it; the message says which. It is then served natively."""
+
+
 def converters() -> dict[str, Any]:
     """The arguments that make skl2onnx use the functions of this file."""
     from skl2onnx.common._registration import get_shape_calculator
@@ -62,15 +66,15 @@ def simple_imputer(scope: Any, operator: Any, container: Any) -> None:
 
     op = operator.raw_operator
     if getattr(op, "indicator_", None) is not None or getattr(op, "add_indicator", False):
-        raise NotImplementedError("SimpleImputer(add_indicator=True)")
+        raise NoOnnxForm("SimpleImputer(add_indicator=True)")
     if isinstance(operator.inputs[0].type, StringTensorType):
         convert_sklearn_imputer(scope, operator, container)
         return
     if not isinstance(operator.inputs[0].type, (DoubleTensorType, FloatTensorType)):
-        raise NotImplementedError("SimpleImputer over integers")
+        raise NoOnnxForm("SimpleImputer over integers")
     statistics = np.asarray(op.statistics_, dtype=np.float64)
     if op.missing_values == op.missing_values or np.isnan(statistics).any():
-        raise NotImplementedError("SimpleImputer with a missing value other than NaN, or a column that was all missing")
+        raise NoOnnxForm("SimpleImputer with a missing value other than NaN, or a column that was all missing")
     kind = DOUBLE if isinstance(operator.inputs[0].type, DoubleTensorType) else FLOAT
     nodes = Nodes(scope, container)
     x = concatenate_variables(scope, operator.inputs, container)
@@ -86,7 +90,7 @@ def _trees(operator: Any, nodes: Nodes) -> tuple[str, int]:
 
     op = operator.raw_operator
     if getattr(op, "is_categorical_", None) is not None and op.is_categorical_ is not None and any(op.is_categorical_):
-        raise NotImplementedError("histogram boosting with native categories")
+        raise NoOnnxForm("histogram boosting with native categories")
     x = concatenate_variables(nodes.scope, operator.inputs, nodes.container)
     x = x[0] if isinstance(x, (list, tuple)) else x
     if not isinstance(operator.inputs[0].type, DoubleTensorType):
@@ -137,7 +141,7 @@ def hist_regressor(scope: Any, operator: Any, container: Any) -> None:
     if isinstance(link, LogLink):
         raw = nodes.add("Exp", [raw])
     elif not isinstance(link, IdentityLink):
-        raise NotImplementedError(f"histogram boosting with {type(link).__name__}")
+        raise NoOnnxForm(f"histogram boosting with {type(link).__name__}")
     nodes.add("Cast", [raw], operator.outputs[0].full_name, to=_kind(operator.outputs[0]))
 
 

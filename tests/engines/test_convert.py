@@ -126,6 +126,42 @@ def test_a_model_without_text_takes_a_matrix_and_category_columns_stay_native() 
     assert np.allclose(got, model.predict_proba(same)[:, 1])
 
 
+@pytest.mark.parametrize("where", ["around", "inside", "numbers"])
+def test_a_calibrated_classifier_agrees_or_stays_native_with_the_reason(where: str) -> None:
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.linear_model import LogisticRegression
+
+    frame, score = table(300)
+    if where == "numbers":
+        frame = frame[["age", "k"]]
+        model: Any = CalibratedClassifierCV(LogisticRegression(), cv=2).fit(frame, score > 48)
+    elif where == "around":
+        model = CalibratedClassifierCV(pipeline(LogisticRegression(max_iter=300)), cv=2).fit(frame, score > 48)
+    else:
+        model = pipeline(CalibratedClassifierCV(HistGradientBoostingClassifier(max_iter=10), method="isotonic", cv=2)).fit(frame, score > 48)
+    signature = infer_signature(frame, model.classes_)
+    data, evidence = to_onnx(model, signature, frame)
+    assert evidence["accepted"] == (data is not None) == (where == "numbers")
+    says = {"around": "begins with", "inside": "rows differ", "numbers": ""}[where]
+    assert says in evidence["why"] and (data is None or evidence["max_abs_diff"] < 1e-4)
+    native = load_model(manifest(model, signature, "skops"), lambda _: to_skops(model))
+    got = native.predict(coerce({c: frame[c].tolist() for c in frame}, signature)).columns["probability_true"]
+    assert np.allclose(got, model.predict_proba(frame)[:, 1])
+
+
+def test_a_mistake_of_ours_is_no_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    from everloop.engines import onnx_nodes
+
+    frame, score = table(100)
+    model = HistGradientBoostingClassifier(max_iter=2).fit(frame[["age", "k"]], score > 48)
+    monkeypatch.setattr(onnx_nodes, "_add_tree", None)
+    with pytest.raises(TypeError, match="not callable"):
+        to_onnx(model, infer_signature(frame[["age", "k"]], model.classes_), frame[["age", "k"]])
+
+
 def test_types_that_are_not_scientific_are_refused() -> None:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import FunctionTransformer
