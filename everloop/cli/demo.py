@@ -19,6 +19,10 @@ CASES = ("credit", "tutor")
 """Each is `run(client, report, options)` in cli/demo_NAME.py."""
 
 
+STOPPED = 130
+"""The exit code after Ctrl-C, as shells have it."""
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command("demo")(demo)
@@ -61,7 +65,7 @@ def demo(
         report.show.text(f"{name} is not part of this installation; {' and '.join(wanted)} run{'s' if len(wanted) == 1 else ''}.")
     server = Server(folder, port or int(os.environ.get("EVERLOOP_PORT") or DEFAULT_PORT), report.show.text)
     code = _run(server, report, wanted, options, stop)
-    _end(server, report, missing, json_file, svg)
+    _end(server, report, missing, json_file, svg, quiet=code == STOPPED)
     raise typer.Exit(code)
 
 
@@ -112,8 +116,8 @@ def _run(server: Any, report: Report, cases: list[str], options: Options, stop: 
             server.stop()
     except KeyboardInterrupt:
         report.show.text("\nStopped by Ctrl-C.")
-        server.undo()
-        return 130
+        server.undo([stage.run for stage in report.stages if stage.run])
+        return STOPPED
     return code or (0 if report.ok else 1)
 
 
@@ -127,11 +131,14 @@ def _outside(report: Report, case: str, error: Exception) -> None:
             return
 
 
-def _end(server: Any, report: Report, missing: list[str], json_file: Path | None, svg: Path | None) -> None:
+def _end(server: Any, report: Report, missing: list[str], json_file: Path | None, svg: Path | None, quiet: bool) -> None:
+    """The JSON file, and (unless someone has just pressed Ctrl-C) the last screen."""
     from everloop.cli import demo_screen
 
     if json_file is not None:
         report.write_json(json_file, url=server.url, home=str(server.home), running=server.alive())
+    if quiet:
+        return
     run = "./dev " if Path("dev").is_file() and Path("everloop").is_dir() else ""
     lines = demo_screen.screen(report, url=server.url, home=server.home, running=server.alive(), pid=server.pid(), cases_missing=missing, run=run)
     demo_screen.draw(lines, report)

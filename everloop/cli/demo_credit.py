@@ -110,7 +110,7 @@ class _Credit:
 
     def _built(self, run: str, s: Stage) -> dict[str, str]:
         """Wait for a pipeline run; what it made: {"model", "suite", "release", "decision"}, its figures said."""
-        state = self.client.pipelines.wait(run, progress=lambda step, now: s.doing(f"{step} {now}"))
+        state = s.wait(self.client, run)
         results = {task["step"]: task["result"] or {} for task in state["tasks"]}
         seconds = sum((t["ended_at"] or 0) - (t["started_at"] or 0) for t in state["tasks"])
         trained = results.get("train") or {}
@@ -231,7 +231,7 @@ class _Credit:
         week = self.feed.weeks[self.position]
         self.position += 1
         s.doing(f"week {week.number}: {len(week.rows)} rows")
-        self.loader.begin(week)
+        self.loader.begin(week, s)
         self._send(week)
         self._label(week.until)
         self.loader.finish(s)
@@ -349,12 +349,9 @@ class _Credit:
         if self.sent:
             links["last answer"] = f"/ui/traces/{self.sent[-1]['prediction_id'].partition('-')[0]}"
         title = f"{self.task['task']} on {self.options.data.name if self.options.data else 'generated loans'}; {self.champion or 'nothing'} is live"
-        following = ["everloop demo credit --data YOUR.csv --target COLUMN"]
-        if self.sent:
-            following.append(f"everloop why {self.sent[-1]['prediction_id']}")
+        following = ["everloop demo credit --data YOUR.csv --target COLUMN", "everloop init my-project --template tabular"]
         if self.waiting:
             following.insert(0, f"everloop gates approve {self.waiting}")
-        following.append("everloop init my-model --template tabular")
         self.report.tell(CASE, title, lines, links, following)
 
 

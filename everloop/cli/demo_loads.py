@@ -39,15 +39,15 @@ class Loader:
         s.say(f"schedule {self.schedule} (@weekly): pipeline {self.pipeline} takes new files of {self.folder}, the newest {feed.keep} rows stay")
         return dict(self.client.data.get(self.refs[-1]))
 
-    def begin(self, week: Week) -> None:
+    def begin(self, week: Week, s: Stage) -> None:
         """The week's file is there and its scheduled load starts; it runs while the week's traffic does."""
         self._write(f"week-{week.number:03d}", self._at, week.until)
         self._at = week.until
-        self._run = self.client.pipelines.run_schedule(self.schedule, week.until)["id"]
+        s.run = self._run = self.client.pipelines.run_schedule(self.schedule, week.until)["id"]
 
     def finish(self, s: Stage) -> None:
         """Wait for the load under way."""
-        state = self.client.pipelines.wait(self._run, progress=lambda step, now: s.doing(f"{step} {now}"))
+        state = s.wait(self.client, self._run)
         self.refs.append(str(state["tasks"][0]["result"]["dataset"]))
 
     def told(self) -> str:

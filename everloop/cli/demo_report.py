@@ -63,6 +63,8 @@ class Stage:
     seconds: float = 0.0
     error: str = ""
     hint: str = ""
+    run: str = ""
+    """The pipeline run that the stage waits for, so that Ctrl-C can cancel it."""
     _show: Any = field(default=None, repr=False)
 
     def say(self, line: str) -> None:
@@ -75,6 +77,14 @@ class Stage:
         """What goes on right now, beside the stage's name; shown on a terminal only, and not kept."""
         if self._show is not None:
             self._show.doing(what)
+
+    def wait(self, client: Any, run: str) -> dict[str, Any]:
+        """Wait for a pipeline run, its steps shown; answers its state (EverloopError if it failed)."""
+        self.run = run
+        state = client.pipelines.wait(run, progress=lambda step, now: self.doing(f"{step} {now}"))
+        self.run = ""
+        self.doing("")
+        return dict(state)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -228,7 +238,7 @@ class _Show:
     def doing(self, what: str) -> None:
         """Change the words beside the spinner."""
         if self._status is not None:
-            self._status.update(f"{self._name}: {what}")
+            self._status.update(f"{self._name}: {what}" if what else self._name)
 
     def line(self, text: str) -> None:
         """A line below the stage that runs."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from everloop.client import server as local
-from everloop.core.errors import BadInput, Busy
+from everloop.core.errors import BadInput, Busy, EverloopError
 
 STOP_SECONDS = 60.0
 """How long a server may take to drain."""
@@ -75,8 +75,14 @@ class Server:
             time.sleep(0.05)
         self.say(f"The server (pid {pid}) has drained and stopped.")
 
-    def undo(self) -> None:
-        """After Ctrl-C: stop the server if the demo started it, and say how to go on."""
+    def undo(self, runs: list[str]) -> None:
+        """After Ctrl-C: cancel the pipeline runs that were waited for, stop the server if the demo started it, and say how to go on."""
+        for run in runs if self.alive() else ():
+            try:
+                self.client().pipelines.cancel(run)
+                self.say(f"The pipeline run {run} is cancelled.")
+            except EverloopError as error:
+                self.say(f"The pipeline run {run} could not be cancelled: {error}")
         if self.ours:
             self.stop()
         self.say(f"What was done is kept in {self.home}, each version whole. Go on with the same command; begin anew after: rm -r {self.home}")

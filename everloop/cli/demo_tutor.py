@@ -257,7 +257,11 @@ def _tell(report: Report, made: Made, folder: Path | None) -> None:
     }
     asked = _asked(made, folder)[0]
     report.tell(
-        NAME, "documents to a guarded, tested chat endpoint", lines, links, [f'everloop chat {NAME} "{asked}"', "everloop demo tutor --docs DIR"]
+        NAME,
+        "documents to a guarded, tested chat endpoint",
+        lines,
+        links,
+        ["everloop demo tutor --docs YOUR_FOLDER", f'everloop chat {NAME} "{asked}"'],
     )
 
 
