@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 import weakref
 from collections.abc import AsyncIterator, Mapping
@@ -24,9 +25,16 @@ def session() -> Any:
     found = _sessions.get(loop)
     if found is None or found.closed:
         connector = aiohttp.TCPConnector(limit=0, limit_per_host=0, ttl_dns_cache=300, keepalive_timeout=60)
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=LLM_CONNECT_SECONDS)
-        found = _sessions[loop] = aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=True)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=LLM_CONNECT_SECONDS, sock_read=LLM_FIRST_BYTE_SECONDS)
+        jar = aiohttp.DummyCookieJar()
+        found = _sessions[loop] = aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=_proxied(), cookie_jar=jar)
     return found
+
+
+def _proxied() -> bool:
+    """Whether the environment names a proxy (looking one up, and .netrc, for every request costs as much as the rest of it)."""
+    names = ("http_proxy", "https_proxy", "all_proxy")
+    return any(os.environ.get(name) or os.environ.get(name.upper()) for name in names)
 
 
 async def close() -> None:
@@ -102,16 +110,18 @@ async def read_json(response: Any, deadline: float = float("inf")) -> dict[str, 
 
 
 async def events(response: Any, deadline: float = float("inf")) -> AsyncIterator[dict[str, Any]]:
-    """The JSON objects of a server-sent event stream, until `[DONE]` or its end. UpstreamFailed if it breaks, stalls or is too large."""
+    """The JSON objects of a server-sent event stream, until `[DONE]` or its end. UpstreamFailed if it breaks, is too large, says nothing for
+    LLM_FIRST_BYTE_SECONDS, or speaks after the deadline (a caller that waits no longer cancels).
+    """
     import aiohttp
     import orjson
 
     buffer, total = b"", 0
     try:
         while True:
-            wait = min(LLM_FIRST_BYTE_SECONDS, deadline - time.monotonic())
-            async with asyncio.timeout(max(0.0, wait)):
-                piece = await response.content.readany()
+            piece = await response.content.readany()
+            if time.monotonic() > deadline:
+                raise TimeoutError
             if not piece:
                 return
             total += len(piece)

@@ -51,16 +51,34 @@ def limit(inner: Serve, name: str, concurrency: int, timeout_s: float) -> Serve:
 
 
 async def _bounded(outputs: AsyncIterator[Chunk], deadline: float, late: Callable[[], Busy], leave: Callable[[], None]) -> AsyncIterator[Chunk]:
+    """The chunks until the deadline. One timer for the whole stream: a timeout around each chunk would cost more than the chunk."""
+    loop = asyncio.get_running_loop()
+    waiting: asyncio.Task[object] | None = None
+    over = False
+
+    def end() -> None:
+        nonlocal over
+        over = True
+        if waiting is not None:
+            waiting.cancel()
+
+    timer = loop.call_later(max(0.0, deadline - time.monotonic()), end)
     try:
         async with reading(outputs) as source:
-            while True:
+            while not over:
+                waiting = asyncio.current_task()
                 try:
-                    async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-                        chunk = await anext(source)
+                    chunk = await anext(source)
                 except StopAsyncIteration:
                     return
-                except TimeoutError:
-                    raise late() from None
+                except asyncio.CancelledError:
+                    if not over or waiting is None or waiting.uncancel() > 0:
+                        raise
+                    break
+                finally:
+                    waiting = None
                 yield chunk
+            raise late()
     finally:
+        timer.cancel()
         leave()
