@@ -87,7 +87,7 @@ VERSIONS: list[dict[str, Any]] = [
     },
 ]
 """The tutor's three versions. The texts tell an LLM what the settings tell the extractive engine, which reads no instructions."""
-FALSE_ALARMS = 0.02
+FALSE_ALARMS = 0.01
 """Share of the documents' own sentences, judged by the words of the other documents, that the off-topic rule may call off topic."""
 
 
