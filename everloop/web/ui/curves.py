@@ -11,6 +11,8 @@ from everloop.web.ui import charts
 from everloop.web.ui.page import View
 
 PREFIX = "curve_"
+IMPORTANCE = "importance/"
+"""Begins the keys of metrics that say how much a feature counts."""
 CHARTS = 16
 """Charts on a run's page at most."""
 POINTS = 2_000
@@ -27,6 +29,14 @@ _SHARES = {
 def is_series(key: str) -> bool:
     """Whether a metric's key is drawn over steps (and not as one of the curves over a share)."""
     return not key.startswith(PREFIX)
+
+
+def importance(metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    """How much each feature counts, most first: [{"name", "value", "share"}], share in % of the greatest."""
+    found = {k.removeprefix(IMPORTANCE): float(v) for k, v in metrics.items() if k.startswith(IMPORTANCE) and isinstance(v, int | float)}
+    top = max(found.values(), default=0.0)
+    ordered = sorted(found.items(), key=lambda one: -one[1])
+    return [{"name": name, "value": value, "share": max(0.0, 100 * value / top) if top > 0 else 0.0} for name, value in ordered]
 
 
 async def of_run(page: View, run: dict[str, Any]) -> list[dict[str, Any]]:

@@ -16,8 +16,8 @@ rights = {"approver": ("POST /ui/decisions/{id}/{verb}",)}
 """Who may use which route: see web/rights.py."""
 SHOWN = 50
 """Decisions on a page."""
-CASES = 200
-"""Cases of a decision's evidence that its page shows."""
+CASES = 25
+"""Cases of a decision's evidence on its page."""
 
 
 @router.get("/ui/gates")
@@ -79,11 +79,15 @@ async def _evidence(page: View, found: dict[str, Any]) -> dict[str, Any] | None:
         return None
     candidate, against = body.get("candidate") or {}, body.get("against") or {}
     cases = [c for c in candidate.get("cases") or [] if isinstance(c, dict)]
+    told = page.word("case") or "0"
+    first = int(told) if told.isdigit() else 0
     held = {c.get("id"): c for c in against.get("cases") or [] if isinstance(c, dict)}
     return {
         "n": candidate.get("n"),
         "task": candidate.get("task"),
-        "cases": [{**c, "held": held.get(c.get("id"))} for c in cases[:CASES]],
+        "cases": [{**c, "held": held.get(c.get("id"))} for c in cases[first : first + CASES]],
+        "first": first,
+        "size": CASES,
         "total": len(cases),
         "confusion": _confusion(candidate),
     }

@@ -16,31 +16,60 @@ SWEEPS = 6
 SHRINK = 0.75
 """How far a picture may shrink to fit its place before it scrolls."""
 TITLE_CHARS = 30
+REACH, SMALL = 6, 18
+"""Steps from its subject that a lineage of more than SMALL nodes is drawn; what lies beyond is one node that leads to all of it."""
 
 
-def lineage(nodes: Sequence[Mapping[str, Any]], edges: Sequence[Mapping[str, Any]], subject: str, url: Any) -> Markup:
-    """The lineage of `subject` as a picture: nodes are {"ref", "kind", "title"}, edges {"source", "target", "relation"}; `url` makes links."""
-    kept = {str(n["ref"]): n for n in nodes[:NODES_DRAWN]}
+def lineage(nodes: Sequence[Mapping[str, Any]], edges: Sequence[Mapping[str, Any]], subject: str, url: Any, whole: bool = False) -> Markup:
+    """The lineage of `subject` as a picture: nodes are {"ref", "kind", "title"}, edges {"source", "target", "relation"}; `url` makes links.
+
+    With `whole` all is drawn (up to NODES_DRAWN), else what is near its subject.
+    """
+    kept = {str(n["ref"]): n for n in nodes}
     lines = [(str(e["source"]), str(e["target"]), str(e.get("relation", ""))) for e in edges]
     lines = [line for line in lines if line[0] in kept and line[1] in kept]
     through = {(s, t) for s, r, _ in lines if r.startswith("run:") for r2, t, _ in lines if r2 == r}
-    lines = [line for line in lines if line[2] != "derived" or (line[0], line[1]) not in through]
-    drawn = []
-    for ref, node in kept.items():
-        path = ref_path(ref)
-        name = str(node.get("title") or "") if ref.startswith(("run:", "trace:", "decision:")) else ref.partition(":")[2]
-        drawn.append(
-            {
-                "id": ref,
-                "label": name or ref,
-                "kind": str(node.get("kind") or ""),
-                "note": "" if ref.startswith("run:") else str(node.get("title") or ""),
-                "href": url(path) if path else "",
-                "here": ref == subject,
-                "state": node.get("status") or "",
-            }
-        )
-    return picture(drawn, [(s, t) for s, t, _ in lines], f"Lineage of {subject}: {len(drawn)} nodes; they are listed below")
+    pairs = list(dict.fromkeys((s, t) for s, t, relation in lines if relation != "derived" or (s, t) not in through))
+    near = set(list(kept)[:NODES_DRAWN]) if whole or len(kept) <= SMALL else _near(pairs, subject)
+    drawn = [_drawn(ref, node, subject, url) for ref, node in kept.items() if ref in near]
+    beyond = [(s, t) for s, t in pairs if (s in near) != (t in near)]
+    for s, t in beyond:
+        back = t in near
+        stub = f"more:{t if back else s}:{back}"
+        if stub not in {d["id"] for d in drawn}:
+            label, href = f"{len(kept) - len(near)} nodes more", url("/ui/lineage", ref=subject.removeprefix("trace:"), all=1)
+            drawn.append({"id": stub, "label": label, "kind": "further back" if back else "further on", "note": "", "href": href})
+        pairs.append((stub, t) if back else (s, stub))
+    return picture(drawn, pairs, f"Lineage of {subject}, {len(near)} of {len(kept)} nodes; all are listed on its page")
+
+
+def _near(pairs: Sequence[tuple[str, str]], subject: str) -> set[str]:
+    """The nodes at most REACH steps from the subject, whichever way."""
+    beside: dict[str, list[str]] = {}
+    for s, t in pairs:
+        beside.setdefault(s, []).append(t)
+        beside.setdefault(t, []).append(s)
+    found = edge = {subject}
+    for _ in range(REACH):
+        edge = {n for id in edge for n in beside.get(id, [])} - found
+        if len(found) + len(edge) > NODES_DRAWN:
+            break
+        found = found | edge
+    return found
+
+
+def _drawn(ref: str, node: Mapping[str, Any], subject: str, url: Any) -> dict[str, Any]:
+    path, title = ref_path(ref), str(node.get("title") or "")
+    name = title if ref.startswith(("run:", "trace:", "decision:")) else ref.partition(":")[2]
+    return {
+        "id": ref,
+        "label": name or ref,
+        "kind": str(node.get("kind") or ""),
+        "note": "" if ref.startswith("run:") else title,
+        "href": url(path) if path else "",
+        "here": ref == subject,
+        "state": node.get("status") or "",
+    }
 
 
 def picture(nodes: Sequence[Mapping[str, Any]], edges: Sequence[tuple[str, str]], label: str) -> Markup:

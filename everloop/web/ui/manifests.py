@@ -69,8 +69,7 @@ async def _model(page: View, asset: dict[str, Any], manifest: dict[str, Any]) ->
         "card": await _text(page, manifest.get("card")),
         "training": mapping(manifest.get("training")),
         "conversion": mapping(manifest.get("conversion")),
-        "metrics": mapping(run.get("metrics")) if run else {},
-        "params": mapping(run.get("params")) if run else {},
+        "metrics": {k: v for k, v in mapping(run["metrics"]).items() if not k.startswith(("curve_", "importance/"))} if run else {},
     }
 
 

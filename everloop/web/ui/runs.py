@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
@@ -98,7 +99,8 @@ async def run(page: Page, id: str) -> Response:
         title,
         [("Runs", "/ui/runs"), *([(found["pipeline"], f"/ui/pipelines/{quote(found['pipeline'], safe='')}")] if found["pipeline"] else [])],
         r=found,
-        metrics={k: v for k, v in found["metrics"].items() if not k.startswith(curves.PREFIX)},
+        metrics={k: v for k, v in found["metrics"].items() if not k.startswith((curves.PREFIX, curves.IMPORTANCE))},
+        importance=curves.importance(found["metrics"]),
         charts=await curves.of_run(page, found),
         artifacts=(await ws.runs.artifacts(who, id))[:200],
         links=links,
@@ -124,7 +126,9 @@ def _filter(page: View) -> str:
 
 
 def _keys(found: Sequence[dict[str, Any]], side: str) -> list[str]:
-    return list(dict.fromkeys(key for one in found for key in one[side]))
+    """The keys that runs have on a side, those that most of them have first."""
+    counts = Counter(key for one in found for key in one[side])
+    return [key for key, _ in counts.most_common()]
 
 
 def _columns(told: str | None, found: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -136,7 +140,7 @@ def _columns(told: str | None, found: Sequence[dict[str, Any]]) -> list[tuple[st
             for side, _, key in pairs
             if key and side.rstrip("s") in ("metric", "param")
         ][:20]
-    metrics = [k for k in _keys(found, "metrics") if not k.startswith(curves.PREFIX)]
+    metrics = [k for k in _keys(found, "metrics") if not k.startswith((curves.PREFIX, curves.IMPORTANCE))]
     short = [k for k in _keys(found, "params") if max(len(str(one["params"].get(k, ""))) for one in found) <= CELL_CHARS]
     return [("metrics", k) for k in metrics[:COLUMNS]] + [("params", k) for k in short[:COLUMNS]]
 

@@ -68,7 +68,7 @@ def millis(value: Any) -> str:
     if not isinstance(value, int | float):
         return DASH
     if value < 1:
-        return f"{value:.2f} ms"
+        return "under 0.01 ms" if 0 < value < 0.01 else f"{value:.2f} ms"
     if value < 1000:
         return f"{value:.3g} ms"
     return duration(value / 1000)
@@ -139,8 +139,8 @@ def ago(seconds: Any) -> Markup:
             shown = f"{n} {word}{'s' if n != 1 else ''}"
             break
     else:
-        shown = "moments"
-    shown = f"{shown} ago" if passed >= 0 else f"in {shown}"
+        shown = ""
+    shown = f"{shown} ago" if shown and passed >= 0 else f"in {shown}" if shown else "just now"
     return Markup('<time datetime="{0}" title="{0}">{1}</time>').format(iso, shown)
 
 
