@@ -1,0 +1,52 @@
+"""A table without a time column goes round the loop in row order: trained, watched, trained again, and judged on rows no one learnt from."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from everloop.build import tabular
+from tests.web.test_data import client  # noqa: F401 - a fixture
+
+PARAMS = {"name": "t", "dataset": "dataset:t", "gate": {"requirements": ["auc >= 0.6", "auc >= champion - 0.05"]}}
+
+
+def stream(n: int, seed: int, turned: bool = False) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame({"a": rng.normal(size=n), "b": rng.normal(size=n), "group": rng.choice(["u", "v"], n)})
+    return frame.assign(y=((-1.5 if turned else 1.5) * frame.a + frame.b + rng.normal(size=n) > 0).astype(int))
+
+
+def train(client: Any, frame: pd.DataFrame) -> dict[str, Any]:  # noqa: F811
+    client.data.add("t", frame, target="y", protected="group")
+    run, inputs = client.runs.start("t"), {}
+    for name in ("validate", "split", "train", "release", "gate"):
+        step = SimpleNamespace(params=PARAMS, inputs=inputs, client=client, run=run, log=print)
+        inputs[name] = getattr(tabular, name)(step)
+    run.finish()
+    return inputs
+
+
+def test_the_loop_closes_without_a_time_column(client) -> None:  # noqa: F811
+    old = stream(1500, 1)
+    first = train(client, old)
+    assert first["gate"]["promoted"] and first["split"]["by"] == "hash"
+    client.endpoints.put("t", "predict", release="t")
+    client.monitors.put("t", "t", checks=[{"check": "decay"}], window_days=7)
+    day = 86_400.0
+    seen = []
+    for week, turned in enumerate((False, True)):
+        fresh, at = stream(500, 10 + week, turned), 1_800_000_000 + week * 7 * day
+        told = client.endpoints.predict("t", fresh.drop(columns="y").to_dict("records"), at=at)["predictions"]
+        client.traces.labels({"prediction_id": p["prediction_id"], "label": str(y)} for p, y in zip(told, fresh.y, strict=True))
+        seen.append(client.monitors.tick("t", at + 1)["verdict"])
+    assert seen == ["pass", "fail"]
+    second = train(client, pd.concat([old.tail(100), stream(1500, 20, True)]))
+    assert (second["gate"]["verdict"], second["gate"]["approval"], second["gate"]["against"]) == ("pass", "pending", "release:t@1")
+    client.gates.approve(second["gate"]["decision"], "better")
+    assert client.endpoints.get("t")["live"][0]["ref"] == "release:t@2"
+    held, learnt = client.data.frame("t-holdout@2"), client.data.frame("t-train@1")
+    assert not set(held.a) & set(learnt.a)
