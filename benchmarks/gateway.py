@@ -145,7 +145,7 @@ def up(command: list[str], url: str, ready: str, env: dict[str, str] | None = No
     import urllib.request
 
     server = subprocess.Popen(command, env={**os.environ, **(env or {})}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    for _ in range(300):
+    for _ in range(900):
         try:
             urllib.request.urlopen(url + ready, timeout=1)
             return server
@@ -229,7 +229,7 @@ def run_litellm(args: Any, me: list[str], upstream: str, started: Callable[[Any]
     (folder / "config.yaml").write_text(json.dumps(config))
     script = str(Path(args.litellm).with_name("litellm"))
     command = [script, "--config", str(folder / "config.yaml"), "--port", str(args.port + 3)]
-    server = up(command, url, "/health/liveliness", {"LITELLM_TELEMETRY": "False"})
+    server = up(command, url, "/health/liveliness", {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "PYTHONPATH": ""})
     started(server)
     measure("LiteLLM, master key", server.pid, url, "sk-1", "m", max(100, args.n // 10), max(50, args.streams // 10))
 

@@ -18,7 +18,10 @@ OPENAI_MODEL, ANTHROPIC_MODEL = "gpt-5-mini", "claude-haiku-4-5"
 
 
 def choose(environ: Mapping[str, str] | None = None, local: tuple[str, ...] = LOCAL) -> tuple[dict[str, Any], str]:
-    """(engine spec for a release's params, one sentence that says which LLM answers and why). Blocks for at most a second or so."""
+    """(engine spec for a release's params, one sentence that says which LLM answers and why). Blocks for two seconds at most.
+
+    The server reads the same variables when it is asked: it must have been started with them.
+    """
     env = os.environ if environ is None else environ
     base = env.get("OPENAI_BASE_URL", "").rstrip("/")
     if env.get("OPENAI_API_KEY") or base:
@@ -28,15 +31,17 @@ def choose(environ: Mapping[str, str] | None = None, local: tuple[str, ...] = LO
         spec = {"name": "anthropic", "model": model, "key": "env:ANTHROPIC_API_KEY"}
         if env.get("ANTHROPIC_BASE_URL"):
             spec["base_url"] = env["ANTHROPIC_BASE_URL"]
-        return spec, f"The LLM is {model} at Anthropic, because ANTHROPIC_API_KEY is set."
+        where = urlsplit(spec["base_url"]).netloc if "base_url" in spec else "Anthropic"
+        return spec, f"The LLM is {model} at {where}, because ANTHROPIC_API_KEY is set (ANTHROPIC_MODEL names another model)."
     for url in local:
         models = list_models(url, PROBE_SECONDS)
         if models:
             spec = {"name": "openai", "model": models[0], "base_url": url, "key": ""}
-            return spec, f"The LLM is {models[0]} on this machine, because an OpenAI-compatible server answers at {url}."
+            more = f"; it has {len(models)} models, OPENAI_BASE_URL with OPENAI_MODEL choose another" if len(models) > 1 else ""
+            return spec, f"The LLM is {models[0]} on this machine, because an OpenAI-compatible server answers at {url}{more}."
     return {"name": "extractive"}, (
-        "The LLM is the extractive engine (best cited sentences, no download), because no OPENAI_API_KEY, OPENAI_BASE_URL or ANTHROPIC_API_KEY is set "
-        "and no local server answers on ports 11434 or 8000."
+        "No LLM was found (OPENAI_API_KEY, OPENAI_BASE_URL and ANTHROPIC_API_KEY are not set, no Ollama or vLLM answers on ports 11434 or 8000), so the "
+        "extractive engine answers: it quotes the best sentences of the documents and cites them."
     )
 
 
@@ -50,8 +55,9 @@ def _openai(env: Mapping[str, str], base: str) -> tuple[dict[str, Any], str]:
     spec: dict[str, Any] = {"name": "openai", "model": model, "key": key}
     if base:
         spec["base_url"] = base
-        return spec, f"The LLM is {model} at {urlsplit(base).netloc}, because OPENAI_BASE_URL is set."
-    return spec, f"The LLM is {model} at OpenAI, because OPENAI_API_KEY is set."
+        guessed = "" if env.get("OPENAI_MODEL") or model != OPENAI_MODEL else "; it lists no models, so OPENAI_MODEL should name one"
+        return spec, f"The LLM is {model} at {urlsplit(base).netloc}, because OPENAI_BASE_URL is set{guessed}."
+    return spec, f"The LLM is {model} at OpenAI, because OPENAI_API_KEY is set (OPENAI_MODEL names another model)."
 
 
 def list_models(base: str, seconds: float, key: str = "") -> list[str]:

@@ -1,7 +1,7 @@
 """OpenAI's API: a chat endpoint's name is a `model`. Chat completions whole and streamed, models, and embeddings by an index's embedder.
 
 Answers carry one field more, `everloop`: {trace_id, release, citations, blocked, refused, flags}; in a stream it is on the chunk with the
-finish_reason. Headers x-everloop-trace-id and x-everloop-release say the same.
+finish_reason. Headers x-everloop-trace-id and x-everloop-release name both. A whole answer's message has its citations too.
 """
 
 from __future__ import annotations
@@ -143,6 +143,8 @@ def _whole(answer: Answer, trace_id: str, head: dict[str, Any]) -> dict[str, Any
     message: dict[str, Any] = {"role": "assistant", "content": said.text or (None if said.tool_calls else ""), "refusal": None, "annotations": []}
     if said.tool_calls:
         message["tool_calls"] = list(said.tool_calls)
+    if answer.notes.get("citations"):
+        message["citations"] = list(answer.notes["citations"])
     choice = {"index": 0, "message": message, "finish_reason": said.finish_reason, "logprobs": None}
     return {**head, "object": "chat.completion", "choices": [choice], "usage": usage_of(answer.usage), "everloop": ours(answer, trace_id)}
 

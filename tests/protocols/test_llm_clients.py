@@ -146,6 +146,7 @@ def test_openai_cites_documents_and_embeds_by_the_index(ai: Any) -> None:
     answer = ai.chat.completions.create(model="docs", messages=user("How fast does the impeller of a centrifugal pump spin?"))
     cited = answer.model_extra["everloop"]["citations"]
     assert "1450 rpm" in answer.choices[0].message.content and cited[0]["document"] == "pumps.md"
+    assert answer.choices[0].message.model_extra["citations"] == cited
     found = ai.embeddings.create(model="index:guide", input=["a pump", "bees"])
     plain = ai.embeddings.create(model="index:guide@1", input="a pump", encoding_format="float")
     assert found.model == "index:guide@1" and found.data[0].embedding == pytest.approx(plain.data[0].embedding, abs=1e-6) and len(found.data) == 2
