@@ -33,7 +33,10 @@ def apply(
     dry_run: bool = typer.Option(False, "--dry-run", help="Check everything and say what would change; register nothing"),
     as_json: bool = screen.JSON,
 ) -> None:
-    """Register what a project file declares: pipelines, gates, endpoints, monitors ... A second time says unchanged."""
+    """Register what a project file declares.
+
+    Pipelines, gates, endpoints, monitors ...: all of it or nothing; a second time says unchanged.
+    """
     file = find(path)
     projects = load(file)
     client = screen.client(start=True, url=server)

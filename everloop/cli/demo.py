@@ -48,7 +48,10 @@ def demo(
     seed: int = typer.Option(7, help="Seed of the demo's own data."),
     per_week: int = typer.Option(500, min=50, help="credit: generated applications a week; fewer are faster and say less."),
 ) -> None:
-    """Take a credit model and an LLM tutor once round the loop: data, build, gate, serve, observe, adapt."""
+    """Take a credit model and an LLM tutor once round the loop.
+
+    Data, build, gate, serve, observe, adapt; the server stays running unless told otherwise.
+    """
     if case and case_option and case != case_option:
         raise BadInput(f"Two cases are named, {case} and --case {case_option}.", "Name one, or none for both.")
     chosen = case or case_option or ("credit" if data else "tutor" if docs else None)

@@ -39,7 +39,10 @@ def register(app: typer.Typer) -> None:
         target: Path = typer.Option(None, "--out", help="A .parquet, .csv or .jsonl file; without, only the dataset version is made"),
         inputs: bool = typer.Option(False, help="Keep the input columns beside the predictions"),
     ) -> None:
-        """Score a whole file in a worker: predictions with ids, as a dataset version and a file; rows that cannot be scored are listed."""
+        """Score a whole file in a worker.
+
+        Predictions with ids, as a dataset version and a file; rows that cannot be scored are listed.
+        """
         said = _client().endpoints.score(name, _source(source), target, inputs=inputs)
         typer.echo(f"{said['scored']:,} of {said['rows']:,} rows scored by {said['release']}: {said['out']}{f', {target}' if target else ''}")
         for one in said["refused_rows"]:
@@ -49,7 +52,7 @@ def register(app: typer.Typer) -> None:
 
     @app.command("chat")
     def chat(endpoint: str, question: str) -> None:
-        """Ask a chat endpoint; prints the answer and its sources."""
+        """Ask a chat endpoint; the answer and its sources."""
         message = _client().endpoints.chat(endpoint, question)["choices"][0]["message"]
         typer.echo(message["content"])
         for cited in message.get("citations") or ():

@@ -15,7 +15,7 @@ _WHY = typer.Option("", help="Why; it stays on the record")
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    gates = typer.Typer(help="Gates: what must hold before an alias moves, and the decisions about it.", no_args_is_help=True)
+    gates = typer.Typer(help="What must hold before an alias moves, and decisions.", no_args_is_help=True)
     for name, command in (("list", list_gates), ("declare", declare), ("evaluate", evaluate), ("decisions", decisions)):
         gates.command(name)(command)
     for name, command in (("pending", pending), ("show", show), ("approve", approve), ("reject", reject)):
@@ -59,7 +59,7 @@ def evaluate(
     move: bool = typer.Option(False, "--move", help="Move the alias at once where the decision allows it"),
     as_json: bool = screen.JSON,
 ) -> None:
-    """Test a version against its gate and keep the decision. Exit code 4 unless it passes."""
+    """Test a version against its gate; exit code 4 unless it passes."""
     client = screen.client()
     found = client.gates.evaluate(ref if ":" in ref else f"release:{ref}", alias)
     if move and found["verdict"] == "pass" and found["approval"] != "pending":

@@ -46,7 +46,10 @@ def init(
     target: str = typer.Option(None, help="tabular and script: the column to predict"),
     script: Path = typer.Option(None, help="script: your training script"),
 ) -> None:
-    """Make a small project of your own: one Python file, sample data, a README. Then: everloop apply."""
+    """Make a small project of your own, to apply.
+
+    One Python file that declares what there shall be, sample data or yours, a README. Then: everloop apply.
+    """
     if template is None:
         template, data, target = ask(data, target)
     if template not in CHOICES:

@@ -13,7 +13,7 @@ def register(app: typer.Typer) -> None:
 
 
 def alias(ref: str, name: str, decision: str = typer.Option(None, help="Gate decision to use."), why: str = "") -> None:
-    """Move an alias to a version: everloop alias model:credit@3 champion."""
+    """Move an alias to a version, through its gate."""
     from everloop.client import connect
 
     moved = connect(start=False).assets.move_alias(ref, name, decision=decision, why=why)
@@ -37,7 +37,7 @@ def why(id: str) -> None:
 
 
 def impact(ref: str) -> None:
-    """What rests on an asset version: versions, runs, releases, and what is live of them."""
+    """What rests on a version, and what of that is live."""
     from everloop.client import connect
 
     found = connect(start=False).impact(ref)

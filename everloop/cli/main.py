@@ -20,6 +20,15 @@ app = typer.Typer(
     help="One open platform that takes any model to production and keeps it good there.",
 )
 
+PANELS = {
+    "Begin": ("demo", "init", "apply", "up", "down", "health"),
+    "Data and pipelines": ("data", "pipelines", "schedule", "runs", "experiments"),
+    "Release and serve": ("gates", "alias", "endpoints", "predict", "chat"),
+    "Watch and explain": ("monitors", "traces", "why", "impact"),
+    "Run and govern": ("keys", "members", "projects", "admin", "worker"),
+}
+"""Groups of commands in `everloop --help`; a command that is in none stands under Commands."""
+
 
 @app.callback(invoke_without_command=True)
 def _root(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
@@ -37,6 +46,11 @@ def program() -> typer.Typer:
             module = importlib.import_module(f"everloop.cli.{info.name}")
             if hasattr(module, "register"):
                 module.register(app)
+    where = {name: (place, panel) for place, (panel, name) in enumerate((panel, name) for panel, names in PANELS.items() for name in names)}
+    for listed in (app.registered_commands, app.registered_groups):
+        listed.sort(key=lambda one: where.get(str(one.name), (len(where), ""))[0])
+        for one in listed:
+            one.rich_help_panel = where[one.name][1] if one.name in where else "Commands"
     return app
 
 

@@ -14,7 +14,7 @@ LOOKS_SHOWN = 5
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    monitors = typer.Typer(help="Monitors: checks over windows of live traffic, and what they start.", no_args_is_help=True)
+    monitors = typer.Typer(help="Checks over live traffic, and what they start.", no_args_is_help=True)
     for name, command in (("list", list_monitors), ("put", put), ("show", show), ("tick", tick), ("alerts", alerts)):
         monitors.command(name)(command)
     app.add_typer(monitors, name="monitors")

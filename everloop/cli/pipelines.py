@@ -15,13 +15,13 @@ RESULT_CHARS = 300
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    pipelines = typer.Typer(help="Pipelines: durable steps.", no_args_is_help=True)
+    pipelines = typer.Typer(help="Durable steps that make versions.", no_args_is_help=True)
     pipelines.command("list")(list_pipelines)
     pipelines.command("run")(run)
     pipelines.command("show")(show)
     pipelines.command("cancel")(cancel)
     app.add_typer(pipelines, name="pipelines")
-    schedule = typer.Typer(help="Schedules: pipelines that start by the clock.", no_args_is_help=True)
+    schedule = typer.Typer(help="Pipelines that start by the clock.", no_args_is_help=True)
     schedule.command("list")(list_schedules)
     schedule.command("run")(run_schedule)
     app.add_typer(schedule, name="schedule")

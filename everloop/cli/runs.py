@@ -12,7 +12,7 @@ from everloop.core.clock import iso
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    runs = typer.Typer(help="Runs: executions with params, metrics and files.", no_args_is_help=True)
+    runs = typer.Typer(help="Executions with params, metrics and files.", no_args_is_help=True)
 
     @runs.command("list")
     def list_runs(

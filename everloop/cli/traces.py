@@ -13,7 +13,7 @@ TEXT_SHOWN = 100
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    traces = typer.Typer(help="Traces: what happened in production, span by span.", no_args_is_help=True)
+    traces = typer.Typer(help="What happened in production, span by span.", no_args_is_help=True)
 
     @traces.command("list")
     def list_traces(

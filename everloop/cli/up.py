@@ -28,7 +28,10 @@ def up(
     home: Path = typer.Option(None, help="Folder of all state (default .everloop, or EVERLOOP_HOME)."),
     workers: int = typer.Option(None, help="Worker processes that run pipelines (default 1; 0: start them elsewhere with `everloop worker`)."),
 ) -> None:
-    """Start the server. SIGTERM or Ctrl-C lets it finish what is under way; nothing acknowledged is lost."""
+    """Start the server.
+
+    SIGTERM or Ctrl-C lets it finish what is under way; nothing acknowledged is lost.
+    """
     settings = Settings.load(host=host, port=port, home=home, workers=workers)
     from everloop.web.server import serve
 

@@ -16,7 +16,10 @@ def worker(
     url: str = typer.Option("http://127.0.0.1:7600", envvar="EVERLOOP_URL", help="The server to work for."),
     exit_idle: bool = typer.Option(False, help="End when there is nothing to do for a minute."),
 ) -> None:
-    """Run pipelines' steps for a server (key in EVERLOOP_API_KEY); SIGTERM gives the step back."""
+    """Run pipelines' steps for a server.
+
+    Its key in EVERLOOP_API_KEY; SIGTERM gives the step back.
+    """
     from everloop.work.worker import Worker
 
     Worker(url, os.environ.pop("EVERLOOP_API_KEY", None), exit_idle).serve()
