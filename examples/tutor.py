@@ -24,10 +24,11 @@ def main(folder: str | None = None) -> int:
     policy = tutor.policy(document["text"] for document in client.data.documents(documents))
     client.policies.put("tutor", **policy)
     client.suites.put("tutor", tutor.CASES)
-    client.gates.declare("release", "tutor", suite="suite:tutor", requirements=tutor.REQUIREMENTS)
-    client.endpoints.put("tutor", "chat", release="tutor")
     engine, why = choose()
     print(why)
+    requirements = tutor.requirements(llm=engine["name"] != "extractive")
+    client.gates.declare("release", "tutor", suite="suite:tutor", requirements=requirements)
+    client.endpoints.put("tutor", "chat", release="tutor")
     for version in tutor.VERSIONS:
         live = candidate(client, version, engine)
     answer = client.endpoints.chat("tutor", "How do I go back to the version before?")

@@ -150,7 +150,7 @@ def _gate_first(client: Any, stage: Stage, made: Made, own: bool) -> None:
     if begun is not None:
         client._http.delete(f"/api/v1/assets/release/{NAME}/aliases/champion")
         stage.say(f"{begun['ref']} was live from an earlier demo; it was taken down to begin again")
-    client.gates.declare("release", NAME, suite=f"suite:{NAME}", requirements=tutor.requirements(own))
+    client.gates.declare("release", NAME, suite=f"suite:{NAME}", requirements=tutor.requirements(own, made.llm))
     decision = _evaluate(client, stage, made, made.releases[0])
     if decision["verdict"] != "pass":
         raise EverloopError(f"{decision['ref']} did not pass its gate: {decision['why']}", "Nothing went live. See the decision in the UI.")
@@ -169,6 +169,10 @@ def _evaluate(client: Any, stage: Stage, made: Made, release: str) -> dict[str, 
     for score in decision["scores"]:
         if score["value"] is not None and not score["details"].get("compared"):
             stage.say(f"{score['verdict']:<12} {score['name']}: {_figure(score)}")
+    if any(score["name"].startswith("error_rate") and score["value"] for score in decision["scores"]):
+        cases = client._http.get(f"/api/v1/decisions/{decision['id']}/evidence")["candidate"]["cases"]
+        failed = [case for case in cases if case.get("error")]
+        stage.say(f"{len(failed)} of {len(cases)} questions failed to run, the first with: {failed[0]['error'][:300]}")
     return dict(decision)
 
 
