@@ -97,7 +97,7 @@ def _any() -> Any:
         r"(?i)kill|hang|hurt|cut|harm|end(?:ing)? (?:my|it)|poison|starv|drown|shoot|suicid|die|dead|exist|dose|pill|tablet|insulin|porn|erotic|smut|sex|nude|naked|hentai|"
         r"deepfake|nudif|undress|seduc|groom|molest|lewd|csam|loli|shota|jailbait|cp link|murder|strangl|stab|assassin|tortur|kidnap|behead|dismember|lynch|massacre|terror|"
         r"bomb|genocide|corpse|body|rape|vermin|subhuman|inferior|parasite|scum|disgust|filth|exterminat|gas the|death to|get rid|nigg|faggot|kike|spic|chink|wetback|head|"
-        r"trann|gook|paki|racis|sexis|semit|phobic|suprem|nazi|hateful|meth|heroin|cocaine|crack|mdma|ecstasy|lsd|fentanyl|ketamine|ghb|dmt|amphetamin|opium|pcp|bath salt|"
+        r"criminal|animals|evil|stupid|rats|cockroach|trash|eliminat|burned|deport|gassed|shot|beat|trann|gook|paki|racis|sexis|semit|phobic|suprem|nazi|hateful|meth|heroin|cocaine|crack|mdma|ecstasy|lsd|fentanyl|ketamine|ghb|dmt|amphetamin|opium|pcp|bath salt|"
         r"drug|spice|explosi|ied|molotov|grenade|napalm|nerve|sarin|vx|ricin|anthrax|nuclear|weapon|gun|silencer|tatp|thermite|mustard|chlorine|auto|essay|homework|assignment|"
         r"thesis|dissertation|coursework|exam|take-home|term paper|lab report|problem set|answer|solution|cheat|plagiar|turnitin|proctor|detect|lockdown|hack|break|hotwire|"
         r"shoplift|steal|forge|counterfeit|launder|embezzl|blackmail|extort|phish|rob|burgl|lock|tax|traffic|malware|ransomware|keylogger|virus|trojan|botnet|spyware|rootkit|ddos|skimmer|fake"
