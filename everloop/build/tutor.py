@@ -5,6 +5,8 @@ The questions were written from the pages as a user would ask them, before any e
 
 from __future__ import annotations
 
+import math
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable
@@ -14,7 +16,7 @@ from typing import Any
 from everloop.assets.suites import parse
 from everloop.checks.groundedness import sentences
 from everloop.checks.off_topic import share_known
-from everloop.checks.text import STOP, content, words
+from everloop.checks.text import STOP, content, stem, words
 from everloop.core.errors import NotFound
 
 REFUSAL = "I cannot help with that. I answer questions about the documents I was given."
@@ -87,37 +89,40 @@ VERSIONS: list[dict[str, Any]] = [
     },
 ]
 """The tutor's three versions. The texts tell an LLM what the settings tell the extractive engine, which reads no instructions."""
+_PROSE = re.compile(r"[A-Z][\w'’,;: \-]{25,400}[.?!]")
+"""Sentences as people write them: rows of tables and lines of code say nothing about how people ask."""
 FALSE_ALARMS = 0.01
 """Share of the documents' own sentences, judged by the words of the other documents, that the off-topic rule may call off topic."""
 
 
 def policy(texts: Iterable[str]) -> dict[str, Any]:
     """The default policy with an off-topic rule made from documents: their words, and a limit calibrated on their own sentences."""
-    vocabulary, limit = topic([*texts])
+    weights, limit = topic([*texts])
     rule = {"name": "off topic", "check": "off_topic", "stage": "input", "action": "block"}
     rules = list(POLICY["rules"])
-    if vocabulary:
-        rules.insert(5, {**rule, "params": {"vocabulary": vocabulary, "min_overlap": limit}})
+    if weights:
+        rules.insert(5, {**rule, "params": {"weights": weights, "min_overlap": limit}})
     return {**POLICY, "rules": rules}
 
 
-def topic(texts: list[str]) -> tuple[list[str], float]:
-    """(the words of a set of documents, the share of a text's content words that must be among them to be on topic).
+def topic(texts: list[str]) -> tuple[dict[str, float], float]:
+    """(the words of a set of documents with how much each tells, the weighted share of a question's words that must be among them).
 
-    The limit is where FALSE_ALARMS of the documents' own sentences fall below it, each judged by the words of the other documents only.
-    Nothing and 0 for fewer than three documents or too few sentences.
+    A word tells the more, the fewer documents have it. The limit is where FALSE_ALARMS of the documents' own sentences fall below it, each
+    judged by the words of the other documents only. Nothing and 0 for fewer than three documents or too few sentences.
     """
     bags = [set(content(text)) for text in texts]
     count = Counter(word for bag in bags for word in bag)
+    weight = {word: 1 + math.log((len(bags) + 1) / (n + 1)) for word, n in count.items()}
     shares = []
     for text, bag in zip(texts, bags, strict=True):
-        known = count.keys() - {word for word in bag if count[word] == 1}
-        shares += [share for s in sentences(text) if len(s.split()) >= 5 and (share := share_known(s, known)) is not None]
+        known = {word: w for word, w in weight.items() if count[word] > 1 or word not in bag}
+        shares += [share for s in sentences(text) if _PROSE.fullmatch(s) and (share := share_known(s, known)) is not None]
     if len(bags) < 3 or len(shares) < 1 / FALSE_ALARMS:
-        return [], 0.0
+        return {}, 0.0
     shares.sort()
-    plain = {word for text in texts for word in words(text) if word not in STOP}
-    return sorted(plain), round(shares[int(FALSE_ALARMS * len(shares))], 2)
+    plain = {word: weight[stem(word)] for text in texts for word in words(text) if word not in STOP}
+    return {word: round(w, 2) for word, w in sorted(plain.items())}, round(shares[int(FALSE_ALARMS * len(shares))], 3)
 
 
 def documents(folder: Path) -> Path:
