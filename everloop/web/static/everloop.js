@@ -99,6 +99,14 @@
       document.querySelectorAll("[data-chart]").forEach(function (box) { if (box._chart) box._chart.setSize({ width: Math.max(220, box.clientWidth), height: box._chart.height }); });
     }, 120);
   });
+  // A graph that is wider than its place begins where its subject is.
+  document.querySelectorAll(".graph-box").forEach(function (box) {
+    var here = box.querySelector(".node.here");
+    if (here && box.scrollWidth > box.clientWidth) {
+      var middle = here.getBoundingClientRect().left - box.getBoundingClientRect().left - box.clientWidth / 2 + here.getBoundingClientRect().width / 2;
+      box.scrollLeft += middle;
+    }
+  });
   document.addEventListener("htmx:afterSettle", function (event) { draw(event.target.parentElement || document); });
   draw(document);
 })();

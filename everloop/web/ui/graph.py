@@ -16,7 +16,7 @@ SWEEPS = 6
 SHRINK = 0.75
 """How far a picture may shrink to fit its place before it scrolls."""
 TITLE_CHARS = 30
-REACH, SMALL = 6, 18
+REACH, SMALL = 4, 14
 """Steps from its subject that a lineage of more than SMALL nodes is drawn; what lies beyond is one node that leads to all of it."""
 
 

@@ -22,6 +22,8 @@ CELL_CHARS = 40
 """Length of a param's values for it to get a column by itself."""
 COMPARED = 8
 """Runs that are compared at most."""
+LOG, LOG_BYTES, LOG_SHOWN = "log.txt", 4_000_000, 20_000
+"""A step's log: its file, the size up to which it is read, and how much of its end is shown."""
 KINDS = ("training", "evaluation", "pipeline", "step", "index", "batch", "ingest", "custom")
 STATUSES = ("running", "scheduled", "finished", "failed", "killed")
 
@@ -92,6 +94,7 @@ async def run(page: Page, id: str) -> Response:
     edges = [*why["edges"], *impact["edges"]]
     read = sorted({e["source"] for e in edges if e["target"] == f"run:{id}" and e["relation"] == "read"})
     made = sorted({e["target"] for e in edges if e["source"] == f"run:{id}" and e["relation"] == "made"})
+    artifacts = await ws.runs.artifacts(who, id)
     state = await ws.pipelines.state(who, id) if found["kind"] == "pipeline" else None
     title = found["name"] or id[-8:]
     return await page.render(
@@ -102,7 +105,8 @@ async def run(page: Page, id: str) -> Response:
         metrics={k: v for k, v in found["metrics"].items() if not k.startswith((curves.PREFIX, curves.IMPORTANCE))},
         importance=curves.importance(found["metrics"]),
         charts=await curves.of_run(page, found),
-        artifacts=(await ws.runs.artifacts(who, id))[:200],
+        artifacts=artifacts[:200],
+        log=await _log(page, id, artifacts),
         links=links,
         below=below,
         read=read,
@@ -111,6 +115,13 @@ async def run(page: Page, id: str) -> Response:
         tasks=state["tasks"] if state else None,
         steps=steps_picture(page, found, state["tasks"], below) if state else None,
     )
+
+
+async def _log(page: View, id: str, artifacts: Sequence[dict[str, Any]]) -> str:
+    """The end of what a step printed, where that was kept as its file log.txt."""
+    if not any(f["path"] == LOG and f["size"] <= LOG_BYTES for f in artifacts):
+        return ""
+    return (await page.ws.runs.get_artifact(page.who, id, LOG))[-LOG_SHOWN:].decode("utf-8", "replace")
 
 
 def _filter(page: View) -> str:

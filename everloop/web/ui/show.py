@@ -173,6 +173,12 @@ def ref_path(ref: Any) -> str:
     return f"/ui/{pages[kind]}/{piece(rest)}" if kind in pages and rest else ""
 
 
+def refs(value: Any) -> list[str]:
+    """The exact references among a value's top parts: `{"model": "model:credit@3"}` has one."""
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+    return [one for one in parts if isinstance(one, str) and "@" in one and ref_path(one)][:20]
+
+
 def short(id: Any, n: int = 8) -> str:
     """The last characters of an id: the part that tells two apart."""
     return str(id)[-n:]
@@ -219,6 +225,7 @@ FILTERS = {
     "tone": tone,
     "piece": piece,
     "ref_path": ref_path,
+    "refs": refs,
     "short": short,
     "line": text,
     "pretty": pretty,
