@@ -180,7 +180,7 @@ class TextCheck(ABC):
             texts = [Utterance(v) for column in subject.columns.values() for v in column if isinstance(v, str)]
             return self._rate(texts)
         if isinstance(subject, Window):
-            values = next((subject.live[c] for c in ("answer", "text", "outputs") if c in subject.live), None)
+            values = next((where[c] for where in (subject.calls, subject.live) for c in ("answer", "text", "outputs") if c in where), None)
             if values is None:
                 return Score(self.label, None, "not_assessed", 0, None, self.name, "The window has no texts.")
             return self._rate([Utterance(str(v), "output") for v in values])

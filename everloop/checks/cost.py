@@ -19,6 +19,7 @@ class _PerCall(Metric):
     stages: ClassVar[tuple[str, ...]] = (GATE, MONITOR)
     better: ClassVar[str] = "lower"
     low: ClassVar[float] = 0.0
+    over: ClassVar[str] = "calls"
 
     def terms(self, results: Results) -> np.ndarray:
         """The figure of each case; NotAssessable if a case has none (a missing price is not a price of 0)."""
@@ -37,10 +38,10 @@ class _PerCall(Metric):
         return None if value is None else float(value)
 
     def __call__(self, subject: Any) -> Score:
-        """Results (gate), or a window's column of the same name (monitor)."""
+        """Results (gate), or the calls of a window that say it (monitor)."""
         if isinstance(subject, Window):
-            column = subject.live.get(self.key)
-            subject = Results(subject.n, subject.task, cases=[{self.key: v} for v in column] if column is not None else ())
+            known = [v for v in subject.calls.get(self.key, ()) if v is not None]  # calls that failed or were blocked cost nothing that is known
+            subject = Results(len(known), subject.task, cases=[{self.key: v} for v in known])
         if not isinstance(subject, Results):
             raise BadInput(f"The check {self.name} judges a suite's results or a window, not {type(subject).__name__}.")
         return super().__call__(subject)

@@ -21,6 +21,7 @@ class _Latency(Metric):
     stages: ClassVar[tuple[str, ...]] = (GATE, MONITOR)
     better: ClassVar[str] = "lower"
     low: ClassVar[float] = 0.0
+    over: ClassVar[str] = "calls"
 
     def estimate(self, results: Results, confidence: float = 0.95) -> Estimate:
         """The quantile in milliseconds, its interval from order statistics (no distribution assumed)."""
@@ -38,9 +39,9 @@ class _Latency(Metric):
         return Estimate(value, Interval(float(low), float(high)), min(len(a), len(b)))
 
     def __call__(self, subject: Any) -> Score:
-        """Results.seconds (gate) or the window's column `seconds` (monitor)."""
+        """Results.seconds (gate) or the seconds of the window's calls (monitor)."""
         if isinstance(subject, Window):
-            subject = replace(Results(subject.n, subject.task), seconds=subject.live.get("seconds"))
+            subject = replace(Results(subject.n, subject.task), seconds=subject.calls.get("seconds"))
         return super().__call__(subject)
 
 

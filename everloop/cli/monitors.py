@@ -37,7 +37,9 @@ def list_monitors(as_json: bool = screen.JSON) -> None:
 def put(
     name: str = typer.Argument(help="The monitor's name"),
     endpoint: str = typer.Option(None, help="The endpoint that it watches (default: of the monitor's name)"),
-    check: list[str] = typer.Option(None, help='A check, e.g. decay or drift (may be given again; params: \'psi:{"column": "income"}\')'),
+    check: list[str] = typer.Option(
+        None, help='A check, e.g. decay or drift, or a limit: "latency_p95_ms <= 200" (may be given again; params: \'psi:{"column": "income"}\')'
+    ),
     retrain: str = typer.Option(None, help="The pipeline that a failing look starts"),
     params: str = typer.Option(None, help="Params of that pipeline, as JSON or @FILE"),
     retrain_on: str = typer.Option(None, help="What starts it: errors (labels say so), any (drift too), never"),
@@ -117,6 +119,8 @@ def alerts(
 
 
 def _check(text: str) -> dict[str, Any]:
+    if "<" in text or ">" in text:
+        return {"rule": text}
     name, colon, params = text.partition(":")
     return {"check": name, **({"params": screen.json_of(params, f"The params of check {name}")} if colon else {})}
 

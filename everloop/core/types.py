@@ -211,7 +211,9 @@ class Window:
     """A slice of live traffic beside a reference, for monitors. Columns are numpy arrays or lists, equally long within a side.
 
     `live` and `reference` hold feature columns, plus `prediction`, `probability`, and `label` where labels have come
-    (then aligned with the labelled rows: see `labelled`). `since`, `until`: epoch seconds of event time.
+    (then aligned with the labelled rows: see `labelled`). `since`, `until`: epoch seconds of event time. `calls` holds columns by call (a call
+    may have many rows): `seconds`, `failed`, `blocked`, `refused`, `thumbs_down`, `cost`, `tokens_in`, `tokens_out`; for chats also `answer`.
+    `earlier` holds the same columns of the windows before, newest first.
     """
 
     live: Mapping[str, Any]
@@ -223,6 +225,8 @@ class Window:
     reference_labelled: Mapping[str, Any] = field(default_factory=dict)
     calibration: Sequence[Mapping[str, Any]] = ()
     task: str = "binary"
+    calls: Mapping[str, Any] = field(default_factory=dict)
+    earlier: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)

@@ -236,6 +236,48 @@ def predictions(con: Any, project: str, endpoint: str, since: float, until: floa
     ]
 
 
+def calls(con: Any, project: str, endpoint: str, since: float, until: float, limit: int, texts: bool = False) -> list[dict[str, Any]]:
+    """Calls of an endpoint by time, newest first: {"at", "seconds", "failed", "blocked", "refused", "thumbs_down" (None: no thumb), "cost",
+    "tokens_in", "tokens_out"}, with `texts` also "answer". What is not known is None."""
+    more = ", outputs" if texts else ""
+    rows = con.execute(
+        f"""WITH roots AS (
+              SELECT trace_id, start_ns, end_ns, status, attributes{more} FROM spans
+              WHERE project = ? AND root AND endpoint = ? AND start_ns >= ? AND start_ns < ? ORDER BY start_ns DESC LIMIT ?),
+            used AS (
+              SELECT trace_id, sum(cost) FILTER (NOT rolled) AS cost, sum(tokens_in) FILTER (NOT rolled) AS tokens_in,
+                     sum(tokens_out) FILTER (NOT rolled) AS tokens_out
+              FROM spans WHERE project = ? AND trace_id IN (SELECT trace_id FROM roots) GROUP BY trace_id),
+            thumbs AS (
+              SELECT subject, arg_max(value, ROW("at", id)) AS thumb FROM scores WHERE project = ? AND name = 'thumbs' GROUP BY subject)
+            SELECT r.start_ns, r.end_ns, r.status, contains(r.attributes, '"everloop.blocked":true'), contains(r.attributes, '"everloop.refused":true'),
+                   t.thumb, u.cost, u.tokens_in, u.tokens_out{more}
+            FROM roots r LEFT JOIN used u USING (trace_id) LEFT JOIN thumbs t ON t.subject = r.trace_id ORDER BY r.start_ns DESC""",
+        [project, endpoint, int(since * NS), int(until * NS), limit, project, project],
+    ).fetchall()
+    return [
+        {
+            "at": start / NS,
+            "seconds": (end - start) / NS,
+            "failed": status == "error",
+            "blocked": bool(blocked),
+            "refused": bool(refused) and not blocked,
+            "thumbs_down": None if thumb is None else thumb < 0,
+            "cost": cost,
+            "tokens_in": _int(tokens_in),
+            "tokens_out": _int(tokens_out),
+            **({"answer": _said(rest[0])} if texts else {}),
+        }
+        for start, end, status, blocked, refused, thumb, cost, tokens_in, tokens_out, *rest in rows
+    ]
+
+
+def _said(outputs: str | None) -> str:
+    """The text of an answer as the recorder keeps it."""
+    found = _loads(outputs)
+    return str(found.get("text") or found.get("content") or "") if isinstance(found, dict) else str(found or "")
+
+
 def count_by_release(con: Any, project: str, releases: Sequence[str]) -> dict[str, int]:
     """How many traces each of these releases answered."""
     counts = dict(

@@ -44,8 +44,8 @@ class Monitors:
 
         who.need(Role.editor, "declare a monitor")
         check_name(name)
-        full = await asyncio.to_thread(full_spec, spec)
-        await self.ws.endpoints.get(who, endpoint)
+        watched = await self.ws.endpoints.get(who, endpoint)
+        full = await asyncio.to_thread(full_spec, spec, watched["kind"])
         if full["on_fail"]:
             await self.ws.pipelines.get(who, full["on_fail"]["pipeline"])
         await self.ws.records.write(who, lambda tx: put(tx, name, endpoint, full, enabled))
@@ -115,14 +115,15 @@ class Monitors:
 
         spec = monitor["spec"]
         endpoint = await self.ws.endpoints.get(who, monitor["endpoint"])
-        if endpoint["kind"] != "predict":
-            raise BadInput(
-                f"The endpoint {monitor['endpoint']} is of kind {endpoint['kind']}; monitors over windows watch predict endpoints for now."
-            )
         live = next((part for part in endpoint["live"] if part["ref"]), None)
         if live is None:
             return watch.Look([], "inconclusive", False, f"Nothing is live behind {monitor['endpoint']}.")
         since = until - spec["window_days"] * DAY
+        looked = {watch.over(await asyncio.to_thread(watch.make_check, item)) for item in watch.checks_of(spec, endpoint["kind"])}
+        calls, earlier = await self._calls(who, monitor, since, until, "texts" in looked) if looked != {"rows"} else ({}, [])
+        if "rows" not in looked:
+            window = watch.chat_window(calls, earlier, since, until)
+            return await _in_thread(watch.judge, spec, window)
         rows = (await self.ws.traces.predictions(who, monitor["endpoint"], since, until))[:MONITOR_ROWS]
         labelled = await self.ws.traces.predictions(who, monitor["endpoint"], until - spec["label_window_days"] * DAY, until, release=live["ref"])
         model, reference = await self._reference(who, live["ref"])
@@ -139,8 +140,25 @@ class Monitors:
             positive=model.get("positive"),
             since=since,
             until=until,
+            calls=calls,
+            earlier=earlier,
         )
         return await _in_thread(watch.judge, spec, window)
+
+    async def _calls(
+        self, who: Principal, monitor: dict[str, Any], since: float, until: float, texts: bool
+    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Columns of the window's calls, and of the windows before it that have enough calls, newest first."""
+        from everloop.loop import watch
+        from everloop.loop.alarms import EARLIER
+
+        name, length, fewest = monitor["endpoint"], until - since, int(monitor["spec"]["min_rows"])
+        now = await self.ws.traces.calls(who, name, since, until, limit=MONITOR_ROWS, texts=texts)
+        before = await self.ws.traces.calls(who, name, since - EARLIER * length, since, limit=MONITOR_ROWS)
+        windows: list[list[dict[str, Any]]] = [[] for _ in range(EARLIER)]
+        for call in before:
+            windows[min(EARLIER - 1, int((since - call["at"]) / length))].append(call)
+        return watch.call_columns(now), [watch.call_columns(window) for window in windows if len(window) >= max(1, fewest)]
 
     async def _reference(self, who: Principal, release: str) -> tuple[dict[str, Any], dict[str, Any]]:
         """The live model's manifest, and what it showed on its holdout when it passed its gate."""

@@ -186,6 +186,14 @@ class Traces:
         await self.ws.telemetry.flush()
         return await self.ws.telemetry.query(lambda con: queries.predictions(con, who.project, endpoint, since, until, release, limit))
 
+    async def calls(
+        self, who: Principal, endpoint: str, since: float, until: float, *, limit: int = PREDICTIONS_MAX, texts: bool = False
+    ) -> list[dict[str, Any]]:
+        """An endpoint's calls, newest first, as monitors look at them (see telemetry_queries.calls)."""
+        who.need(Role.viewer)
+        await self.ws.telemetry.flush()
+        return await self.ws.telemetry.query(lambda con: queries.calls(con, who.project, endpoint, since, until, limit, texts))
+
     async def count_by_release(self, who: Principal, releases: Sequence[str]) -> dict[str, int]:
         """How many traces each release answered."""
         who.need(Role.viewer)
