@@ -239,7 +239,7 @@ class _Credit:
         demo_figures.monitor_figures(s, seen, week.number, before_shift=self._before_shift(week))
         if seen["verdict"] == "fail" and self.drift_week is None and not seen["act"]:
             self.drift_week = week.number
-        s.say(f"week {week.number}: {demo_figures.monitor_line(seen)}")
+        s.say(f"week {week.number}: {demo_figures.monitor_line(seen, self.task['task'])}")
         if not seen["run"]:
             return False
         self.alarm = {"week": week.number, **seen}
@@ -255,11 +255,11 @@ class _Credit:
         if self.decision["verdict"] != "pass":
             s.say(f"{made['release']} is refused ({self.decision['verdict']}); {self.champion} goes on")
             self.retrained.append(
-                f"week {week.number}: {demo_figures.alarm(seen)}; retrained; {made['release']} refused ({self.decision['verdict']})"
+                f"week {week.number}: {demo_figures.alarm(seen, self.task['task'])}; retrained; {made['release']} refused ({self.decision['verdict']})"
             )
             return False
         self.retrained.append(
-            f"week {week.number}: {demo_figures.alarm(seen)}; retrained; {made['release']} passed its gate{demo_figures.compared(self.decision)}"
+            f"week {week.number}: {demo_figures.alarm(seen, self.task['task'])}; retrained; {made['release']} passed its gate{demo_figures.compared(self.decision)}"
         )
         return True
 
@@ -303,7 +303,7 @@ class _Credit:
                 if self._week(s):
                     self._promote(s)
             since = max(self.feed.shift_week or 0, int(alarm["week"]) - ALARM_WEEKS)
-            self.recovered = demo_figures.recovery(s, self.sent, self.task, before, self.champion, since)
+            self.recovered = demo_figures.recovery(s, self.sent, self.task, before, since)
 
     def _promote(self, s: Stage) -> bool:
         decision = self.decision

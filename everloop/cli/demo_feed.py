@@ -16,11 +16,11 @@ HISTORY_WEEKS, SHIFT_WEEK, LAST_WEEK = 18, 22, 40
 """The generator's weeks: history before the first replayed week, the first week of the new world, one past the last."""
 DATASET = "loans"
 KEEP_WEEKS = 8
-"""A load holds the newest so many weeks' worth of applications whose outcome is known."""
+"""A weekly load holds the newest so many weeks' worth of rows whose outcome is known."""
 HISTORY_SHARE = 0.6
 """The first part of one's own table that is history."""
-WINDOW_ROWS, WINDOWS = 100, 20
-"""Rows that a replayed window of one's own table holds at least, and the number of windows at most."""
+WINDOW_ROWS, WINDOWS, KEEP_ROWS = 100, 20, 500
+"""Of one's own table: rows that a replayed window holds at least, the number of windows at most, rows that a weekly load keeps at least."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class Week:
 
 @dataclass
 class Feed:
-    """History and weeks of one portfolio. `roles` as client.data.add takes them; `keep` is how many rows a load holds; `notes` are said aloud."""
+    """History and weeks of one portfolio. `roles` as client.data.add takes them; `keep` is how many rows a
+    weekly load holds, `first` how many the history does; `notes` are said aloud."""
 
     name: str
     dataset: str
@@ -46,6 +47,7 @@ class Feed:
     history_known: list[float]
     weeks: list[Week]
     keep: int
+    first: int
     shift_week: int | None = None
     reads: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -61,13 +63,13 @@ class Feed:
         return self.weeks[0].since
 
     def became_known(self, after: float, until: float) -> Any:
-        """Rows whose outcome became known after the one moment and by the other, oldest first; a history's newest `keep` where `after` is its begin."""
+        """Rows whose outcome became known after the one moment and by the other, oldest first (of the history its newest `first`)."""
         import pandas as pd
 
         parts = [self.history[[after < k <= until for k in self.history_known]]]
         parts += [w.rows[[after < k <= until for k in w.known]] for w in self.weeks if w.since < until]
         found = [part for part in parts if len(part)]
-        return (pd.concat(found) if found else self.history.iloc[:0]).iloc[-self.keep :]
+        return (pd.concat(found) if found else self.history.iloc[:0]).iloc[-self.first :]
 
 
 def generated(seed: int, per_week: int = 500, now: float | None = None) -> Feed:
@@ -95,6 +97,7 @@ def generated(seed: int, per_week: int = 500, now: float | None = None) -> Feed:
         pd.concat([w.rows for w in past]),
         [k for w in past for k in w.known],
         weeks[HISTORY_WEEKS:],
+        KEEP_WEEKS * per_week,
         KEEP_WEEKS * per_week,
         SHIFT_WEEK,
         notes=[f"{per_week} applications a week, {len(past)} weeks of history, {len(weeks) - len(past)} to come; seed {seed}"],
@@ -137,7 +140,8 @@ def from_table(client: Any, path: Path, target: str, when: str | None, positive:
         f"{len(frame)} rows {order}: {cut} are history, {rest} are replayed in {count} windows of about {rest // count} rows",
         "each window is played as one week, its outcomes are known one week later",
     ]
-    return Feed(name, name, roles, features, frame.iloc[:cut], [begin] * cut, weeks, cut, reads=[asset["ref"]], notes=notes)
+    keep = min(cut, max(KEEP_ROWS, KEEP_WEEKS * (rest // count)))
+    return Feed(name, name, roles, features, frame.iloc[:cut], [begin] * cut, weeks, keep, cut, reads=[asset["ref"]], notes=notes)
 
 
 def _slug(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from everloop.cli.demo_feed import Feed
 from everloop.cli.demo_report import Stage
 from everloop.cli.endpoints import CHUNK, read_rows
 
-_NAMED = {"error": "error rate", "brier": "Brier score"}
+ENOUGH = 50
+"""Outcomes that must be known before live figures are compared."""
 BATCH_WEEKS = 2
 """Weeks of applications in the file that is scored in batch."""
 
@@ -97,13 +99,13 @@ def gate_line(score: Mapping[str, Any]) -> str:
     return f"{head}{_round(score['value'])} ({bound}; n {score['n']})"
 
 
-def monitor_line(seen: Mapping[str, Any]) -> str:
+def monitor_line(seen: Mapping[str, Any], task: str) -> str:
     """What the monitor saw in one look, in one line: errors where outcomes are known, inputs beside them."""
     parts = []
     for score in seen["scores"]:
         details = score.get("details") or {}
         if details.get("basis") == "labels":
-            parts.append(f"{_losses(score)}{' rose' if score['verdict'] == 'fail' else ''}")
+            parts.append(f"{_losses(score, task)}{' rose' if score['verdict'] == 'fail' else ''}")
         elif score["name"] == "decay":
             parts.append("too few outcomes known")
         elif score["name"] == "drift" and "columns" in details:
@@ -117,18 +119,19 @@ def monitor_line(seen: Mapping[str, Any]) -> str:
     return f"{word:<5}  {'; '.join(parts) or seen['why']}"
 
 
-def _losses(score: Mapping[str, Any]) -> str:
+def _losses(score: Mapping[str, Any], task: str) -> str:
     """Losses that rose beyond their limit, else all, each beside what it was when the champion passed its gate."""
     losses = (score.get("details") or {}).get("losses") or {}
     rose = {name: one for name, one in losses.items() if one["rise"] > one["limit"]}
-    told = [f"{_NAMED.get(name, name)} {_round(one['live'])} (was {_round(one['reference'])})" for name, one in (rose or losses).items()]
+    named = {"error": "mean absolute error" if task == "regression" else "error rate", "brier": "Brier score"}
+    told = [f"{named.get(name, name)} {_round(one['live'])} (was {_round(one['reference'])})" for name, one in (rose or losses).items()]
     return f"{', '.join(told)} on {score['n']} outcomes"
 
 
 def short(decision: Mapping[str, Any]) -> str:
     """A decision's first two figures: `auc 0.79, calibration_error 0.02, n 750`."""
     told = [s for s in decision["scores"] if s["value"] is not None and "champion" not in s["name"]][:2]
-    return ", ".join([*(f"{s['name'].split()[0]} {_round(s['value'])}" for s in told), f"n {max((s['n'] for s in told), default=0)}"])
+    return ", ".join([*(f"{_metric(s['name'])} {_round(s['value'])}" for s in told), f"n {max((s['n'] for s in told), default=0)}"])
 
 
 def compared(decision: Mapping[str, Any]) -> str:
@@ -136,14 +139,14 @@ def compared(decision: Mapping[str, Any]) -> str:
     for score in decision["scores"]:
         details = score.get("details") or {}
         if details.get("champion") is not None and details.get("candidate") is not None:
-            return f" ({score['name'].split()[0]} {_round(details['candidate'])} against {_round(details['champion'])})"
+            return f" ({_metric(score['name'])} {_round(details['candidate'])} against {_round(details['champion'])})"
     return ""
 
 
-def alarm(seen: Mapping[str, Any]) -> str:
+def alarm(seen: Mapping[str, Any], task: str) -> str:
     """Why the monitor acted, in a few words."""
     score = next((s for s in seen["scores"] if s["verdict"] == "fail" and (s.get("details") or {}).get("basis") == "labels"), None)
-    return f"{_losses(score)} rose" if score is not None else "the monitor called for action"
+    return f"{_losses(score, task)} rose" if score is not None else "the monitor called for action"
 
 
 def quality(sent: Iterable[Mapping[str, Any]], task: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,23 +182,28 @@ def quality(sent: Iterable[Mapping[str, Any]], task: Mapping[str, Any]) -> dict[
     return found
 
 
-def recovery(s: Stage, sent: list[dict[str, Any]], task: Mapping[str, Any], before: str, after: str, since: int) -> dict[str, Any]:
-    """Live figures of the old champion from week `since` on, and of the new one, from labels that came; figures and a line; {} if too few labels."""
+def recovery(s: Stage, sent: list[dict[str, Any]], task: Mapping[str, Any], before: str, since: int) -> dict[str, Any]:
+    """Live figures, from outcomes that came, of the old champion from week `since` on and of its successors; {} where too few are known.
+
+    The weeks differ, so this shows what users got; which model is better is what the gate says, on the same rows.
+    """
     old = quality([p for p in sent if p["release"] == before and p["week"] >= since], task)
-    new = quality([p for p in sent if p["release"] == after], task)
-    found = {}
-    for name in old:
-        if name not in new:
-            continue
-        for tag, one in (("before", old[name]), ("after", new[name])):
+    later = [p for p in sent if p["release"] not in (before, "") and p["sent"]]
+    new = quality(later, task)
+    names = sorted({p["release"] for p in later})
+    found = {name: (old[name], new[name]) for name in old if name in new and new[name].n >= ENOUGH}
+    for name, (was, now) in found.items():
+        for tag, one in (("before", was), ("after", now)):
             s.figure(f"live_{name}_{tag}", one.value, interval=one.interval, n=one.n)
-        found[name] = (old[name], new[name])
-        s.say(
-            f"live {name}: {_round(old[name].value)} ({before}, weeks {since} on, n {old[name].n}) -> {_round(new[name].value)} ({after}, n {new[name].n})"
-        )
+        s.say(f"live {name}: {_round(was.value)} ({before}, weeks {since} on, n {was.n}) -> {_round(now.value)} ({', '.join(names)}, n {now.n})")
     if not found:
         s.say("too few outcomes of the new champion's predictions are known yet to compare")
     return found
+
+
+def _metric(rule: str) -> str:
+    """What a rule measures: `auc` of `auc >= 0.7`."""
+    return re.split(r"\s*[<>]", rule, maxsplit=1)[0]
 
 
 def _round(value: Any) -> str:

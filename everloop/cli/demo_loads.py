@@ -31,12 +31,12 @@ class Loader:
         self._write("history", float("-inf"), feed.begins)
         params = {**feed.roles, "dataset": feed.dataset, "folder": str(self.folder), "keep_rows": feed.keep}
         self.client.pipelines.put(self.pipeline, {**ingest.PIPELINE, "params": params})
-        self._run = self.client.pipelines.run(self.pipeline, {"mode": "all"})["id"]
+        self._run = self.client.pipelines.run(self.pipeline, {"mode": "all", "keep_rows": feed.first})["id"]
         s.refs["load"] = self._run
         self.finish(s)
         self.client.pipelines.schedule(self.schedule, self.pipeline, "@weekly")
         s.refs["dataset"] = self.refs[-1]
-        s.say(f"schedule {self.schedule} (@weekly): pipeline {self.pipeline} takes new files of {self.folder}, the newest {feed.keep} rows stay")
+        s.say(f"schedule {self.schedule} (@weekly): pipeline {self.pipeline} takes new files of {self.folder}, and keeps the newest {feed.keep} rows")
         return dict(self.client.data.get(self.refs[-1]))
 
     def begin(self, week: Week, s: Stage) -> None:
