@@ -193,9 +193,7 @@ class _Credit:
             s.say(f"POST /v2/models/{feed.name}/infer: {demo_figures.outputs(answer)}")
             s.refs["trace"] = answer["parameters"]["trace_id"]
             s.refs["release"] = answer["parameters"]["release"]
-            source, target, count = demo_figures.batch(self.client, feed, self.options.home / "demo")
-            s.refs |= {"batch_in": str(source), "batch_out": str(target)}
-            s.say(f"batch: {count} rows of {source} -> {target}")
+            demo_figures.batch(self.client, feed, self.options.home / "demo", s)
             retrain = {"pipeline": feed.name, "params": self.params}
             self.monitor = self.client.monitors.put(
                 feed.name,

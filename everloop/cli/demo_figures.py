@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 from everloop.cli.demo_feed import Feed
 from everloop.cli.demo_report import Stage
-from everloop.cli.endpoints import CHUNK, read_rows
 
 ENOUGH = 50
 """Outcomes that must be known before live figures are compared."""
@@ -54,19 +52,16 @@ def outputs(answer: Mapping[str, Any]) -> str:
     return ", ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in told.items())
 
 
-def batch(client: Any, feed: Feed, folder: Path) -> tuple[Path, Path, int]:
-    """Score a CSV file through the endpoint, a line of JSON a row: (file in, file out, rows)."""
+def batch(client: Any, feed: Feed, folder: Path, s: Stage) -> None:
+    """Score a CSV file through the endpoint in a worker: the answers as a file and as a dataset version."""
     import pandas as pd
 
     folder.mkdir(parents=True, exist_ok=True)
-    source, target = folder / f"{feed.name}-applications.csv", folder / f"{feed.name}-scored.jsonl"
+    source, target = folder / f"{feed.name}-applications.csv", folder / f"{feed.name}-scored.csv"
     pd.concat([w.rows for w in feed.weeks[:BATCH_WEEKS]])[feed.features].to_csv(source, index=False)
-    rows = read_rows(source)
-    with target.open("w", encoding="utf-8") as out:
-        for start in range(0, len(rows), CHUNK):
-            for told in client.endpoints.predict(feed.name, rows[start : start + CHUNK], session="batch", at=feed.begins - 1)["predictions"]:
-                out.write(json.dumps(told) + "\n")
-    return source, target, len(rows)
+    done = client.endpoints.score(feed.name, source, target, at=feed.begins - 1)
+    s.refs |= {"batch_run": done["run"], "batch": done["out"], "batch_in": str(source), "batch_out": str(target)}
+    s.say(f"batch: {done['scored']} of {done['rows']} rows of {source} -> {target} and {done['out']}")
 
 
 def monitor_figures(s: Stage, seen: Mapping[str, Any], week: int, before_shift: bool | None) -> None:
