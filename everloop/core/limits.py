@@ -206,3 +206,7 @@ SCORE_REFUSED_SHOWN = 20
 """Rows that batch scoring could not take and names in its result; all are kept with the run."""
 EMBED_TEXTS = 2_048
 """Texts that one request embeds."""
+SILHOUETTE_ROWS = 2_000
+"""Rows over which a silhouette is taken: its cost grows with their square."""
+CLUSTERS_MAX = 50
+"""Clusters that a model may find."""

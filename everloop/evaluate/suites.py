@@ -80,6 +80,27 @@ async def run_predictive(
     )
 
 
+async def run_clusters(
+    serve: Serve, who: Principal, columns: Mapping[str, Sequence[Any]], features: Sequence[str], numeric: Sequence[str]
+) -> Results:
+    """Every row of a table without labels through a clustering release: which cluster each falls into, with the features it was judged by."""
+    import numpy as np
+
+    inputs = {name: list(columns[name]) for name in features if name in columns}
+    n = len(next(iter(inputs.values()), ()))
+    if not n:
+        raise BadInput("The suite's table has none of the model's columns, or no rows.", f"The model takes: {', '.join(features)}.")
+    said: list[Any] = []
+    for start in range(0, n, SUITE_CHUNK):
+        part = {name: values[start : start + SUITE_CHUNK] for name, values in inputs.items()}
+        said.extend((await serve(call_for(Batch(part, min(SUITE_CHUNK, n - start)), who))).outputs.columns["prediction"])
+    kept: dict[str, Any] = {}
+    for name, values in inputs.items():
+        kept[name] = np.asarray(values, dtype=float) if name in numeric else np.asarray([label(v) for v in values], dtype=object)
+    seconds = np.asarray(await _timed_rows(serve, who, inputs, n))
+    return Results(n, "clustering", prediction=np.asarray([label(v) for v in said], dtype=object), features=kept, seconds=seconds)
+
+
 async def run_chat(serve: Serve, who: Principal, cases: Sequence[Mapping[str, Any]], parallel: int = SUITE_PARALLEL) -> Results:
     """Every case's question through a chat release. A case that fails is kept with its error; it counts as a wrong answer."""
     import numpy as np

@@ -143,6 +143,10 @@ class Gates:
         asset = await self.ws.assets.get(who, str(release))
         model = (await self.ws.assets.get(who, asset["manifest"]["pins"]["model"]))["manifest"]
         columns = await self.ws.data.columns(who, manifest["dataset"])
+        if manifest["task"] == "clustering":
+            inputs = model["signature"]["inputs"]
+            numeric = [i["name"] for i in inputs if i["type"] in ("number", "integer")]
+            return await suites.run_clusters(serve, who, columns, [i["name"] for i in inputs], numeric)
         return await suites.run_predictive(
             serve,
             who,
