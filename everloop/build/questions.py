@@ -20,6 +20,36 @@ SUBJECT_WORDS = 7
 """Words of a sentence that a question keeps."""
 _DEFINES = re.compile(r"^((?:The |An? )?[A-Z][\w\- ]{2,50}?) (?:is|are|means|was|were) (?:an? |the )?\w+")
 
+_NO_SUBJECT = frozenset(
+    [
+        "who",
+        "what",
+        "how",
+        "where",
+        "when",
+        "why",
+        "which",
+        "there",
+        "it",
+        "this",
+        "that",
+        "these",
+        "those",
+        "each",
+        "every",
+        "they",
+        "he",
+        "she",
+        "we",
+        "you",
+        "all",
+        "both",
+        "here",
+        "if",
+    ]
+)
+"""First words of what is no name of anything."""
+
 
 def questions(documents: Sequence[Mapping[str, Any]], seed: int = 7, most: int = MOST) -> list[dict[str, Any]]:
     """Cases for a suite from documents ({"path", "text", "headings"?: [[offset, level]]}), spread over them; fewer where they say little."""
@@ -53,7 +83,7 @@ def _of(document: Mapping[str, Any]) -> list[str]:
             made.append(heading[:160])
     for sentence in sentences(text):
         defined = _DEFINES.match(sentence)
-        if defined:
+        if defined and defined[1].split()[0].lower() not in _NO_SUBJECT:
             made.append(f"What is {_lowered(defined[1])}?")
         elif 8 <= len(sentence.split()) <= 30 and sentence[0].isupper() and sentence.endswith("."):
             made.append(f"What do the documents say about this: {_subject(sentence)}?")

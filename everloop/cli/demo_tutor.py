@@ -110,6 +110,8 @@ def _release_first(client: Any, stage: Stage, made: Made) -> None:
     made.policy = client.policies.put(NAME, policy["rules"], stream=policy["stream"], refusal=policy["refusal"])["ref"]
     stage.refs["policy"] = made.policy
     stage.say(f"policy: {', '.join(dict.fromkeys(rule['check'].replace('_', ' ') for rule in policy['rules']))}")
+    if not any(rule["check"] == "off_topic" for rule in policy["rules"]):
+        stage.say("no rule for off-topic questions: there are too few documents or sentences to calibrate one on")
     _make(client, stage, made, 0)
 
 
