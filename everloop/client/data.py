@@ -122,7 +122,8 @@ class Data:
         if asset["manifest"].get("format") != "table":
             raise BadInput(f"{asset['ref']} is a set of documents, not a table.", "Name a dataset that was loaded from CSV or Parquet.")
         digest = asset["manifest"]["files"][0]["digest"]
-        return pq.read_table(io.BytesIO(self._http.get_bytes(f"/api/v1/objects/{digest}", timeout=_SECONDS)))
+        data = io.BytesIO(self._http.get_bytes(f"/api/v1/objects/{digest}", timeout=_SECONDS))
+        return pq.read_table(data, pre_buffer=False)  # its threads can abort a program that ends right after
 
     def frame(self, ref: str) -> Any:
         """The whole table as a pandas DataFrame."""
