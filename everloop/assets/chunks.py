@@ -52,7 +52,7 @@ def chunks(documents: Iterable[dict[str, Any]], chars: int = 800, overlap: int =
 
 def sections(document: Document, chars: int) -> list[tuple[int, int, str]]:
     """(start, end, heading path) of each part between headings; a short part joins the one before it, if together they fit in one passage
-    and the later is not of a higher level."""
+    and the later is not of a higher level; a heading with nothing below it joins the part that follows."""
     text = document.text
     found: list[tuple[int, int, str, int]] = []
     path: list[tuple[int, str]] = []
@@ -65,7 +65,9 @@ def sections(document: Document, chars: int) -> list[tuple[int, int, str]]:
         found.append((at, end, " > ".join(name for _, name in path), level))
     joined: list[tuple[int, int, str, int]] = []
     for part in found:
-        if joined and part[3] >= joined[-1][3] and part[1] - joined[-1][0] <= chars // 2:
+        if joined and part[3] > joined[-1][3] and "\n" not in text[joined[-1][0] : joined[-1][1]].strip():  # a heading alone leads what follows
+            joined[-1] = (joined[-1][0], *part[1:])
+        elif joined and part[3] >= joined[-1][3] and part[1] - joined[-1][0] <= chars // 2:
             before = joined[-1]
             joined[-1] = (before[0], part[1], before[2] or part[2], before[3] or part[3])
         else:
