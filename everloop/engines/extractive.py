@@ -131,10 +131,10 @@ def pieces(text: str) -> list[tuple[str, bool]]:
     """What of a passage may be quoted, (text, whether it is code): its sentences, the rows of its tables with their columns' names, and lines of
     code one by one. Headings, which are lines of their own without an end, are left out."""
     found: list[tuple[str, bool]] = []
-    for block in re.split(r"\n\s*\n", text):
+    for number, block in enumerate(re.split(r"\n\s*\n", text.strip())):
         lines = [line for line in block.split("\n") if line.strip()]
         if len(lines) > 1 and all(" | " in line for line in lines):
-            found += [(row, False) for row in _rows(lines)]
+            found += [(row, False) for row in _rows(lines, number > 0)]
         elif lines and sum(bool(_CODE.search(line)) for line in lines) * 2 >= len(lines):
             found += [(" ".join(line.split()), True) for line in lines if not _SETUP.match(line)]
         else:
@@ -150,13 +150,14 @@ def _heading(line: str, after: Sequence[str]) -> bool:
     return open_ended and (not after or after[0].strip()[:1].isupper())
 
 
-def _rows(lines: Sequence[str]) -> list[str]:
-    """A table's rows as sentences: the first cell, then each further cell with the name of its column."""
-    names = [cell.strip() for cell in lines[0].split(" | ")]
+def _rows(lines: Sequence[str], headed: bool) -> list[str]:
+    """A table's rows as sentences: the first cell, then each further one with the name of its column. Not `headed`: the rows go on from a
+    passage before, where the names stand, so the cells stand alone."""
+    names = [cell.strip() for cell in lines[0].split(" | ")] if headed else []
     made = []
-    for line in lines[1:]:
+    for line in lines[1:] if headed else lines:
         cells = [clean(cell) for cell in line.split(" | ")]
-        told = [f"{name} {cell}" for name, cell in zip(names[1:], cells[1:], strict=False) if cell]
+        told = [f"{names[i]} {cell}" if i < len(names) else cell for i, cell in enumerate(cells) if i and cell]
         made.append(f"{cells[0]}: {', '.join(told)}" if told else cells[0])
     return made
 
