@@ -55,8 +55,8 @@ def register(app: typer.Typer) -> None:
         """Ask a chat endpoint; the answer and its sources."""
         message = _client().endpoints.chat(endpoint, question)["choices"][0]["message"]
         typer.echo(message["content"])
-        for cited in message.get("citations") or ():
-            typer.echo(f"  [{cited.get('n')}] {cited.get('document')}")
+        for line in dict.fromkeys(f"  [{cited.get('n')}] {cited.get('document')}" for cited in message.get("citations") or ()):
+            typer.echo(line)
 
 
 def _source(text: str) -> Any:
