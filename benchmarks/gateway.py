@@ -42,8 +42,10 @@ async def provider(port: int) -> None:
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).lower()
-                length = int(head.split(b"content-length:")[1].split(b"\r\n")[0])
-                body = await reader.readexactly(length)
+                if b"content-length:" not in head:  # a probe
+                    writer.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
+                    continue
+                body = await reader.readexactly(int(head.split(b"content-length:")[1].split(b"\r\n")[0]))
                 if b'"stream":true' in body.replace(b" ", b""):
                     writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
                     for piece in pieces:

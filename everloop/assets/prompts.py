@@ -207,5 +207,7 @@ def _compile(text: str, syntax: str) -> Callable[[Mapping[str, Any]], str]:
     if syntax == "fstring":
         list(_fields(text, "message"))
         return lambda values: text.format_map(values)
+    if "{" not in text:
+        return lambda values: text
     template = _sandbox().from_string(text)
     return lambda values: str(template.render(values))

@@ -10,6 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -160,7 +161,7 @@ class TextCheck(ABC):
     local: ClassVar[bool] = False
     """Whether a stretch of a text can be judged alone, so that a streamed answer may leave bit by bit. (A check that redacts always can.)"""
 
-    @property
+    @cached_property
     def label(self) -> str:
         """How this check is written in a rule."""
         given = [_written(getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) != f.default]

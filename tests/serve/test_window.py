@@ -59,6 +59,26 @@ def test_a_pattern_is_caught_wherever_it_lies_and_chunks_are_cut(sizes: Any) -> 
             assert label in got and got.endswith(FILLER) and answer.notes["flags"]
 
 
+SECRETS = (
+    CARD,
+    CARD.replace(" ", "-"),
+    KEY,
+    "ann.smith@example.org",
+    "+1 (415) 555-2671",
+    "DE89 3704 0044 0532 0130 00",
+    "123-45-6789",
+    "192.168.17.23",
+)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_window_redacts_what_a_buffer_does(seed: int) -> None:
+    dice = random.Random(seed)
+    plain = ["the", "pump", "moves", "water,", "and", "(see", "12.5)", "it", "is,", "at", "10:30", "on", "2024-05-06", "and", "3", "more.\nNext"]
+    text = " ".join(dice.choice(SECRETS) if dice.random() < 0.05 else dice.choice(plain) for _ in range(dice.randint(10, 200)))
+    assert said(text, dice, policy())[0] == said(text, dice, policy(stream="buffer"))[0]
+
+
 def test_a_growing_match_is_held_and_not_cut() -> None:
     token = "eyJhbGciOiJIUzI1NiJ9." + "eyJ" + "Ab3dEf6hIj9k" * 60 + "." + "sIgNaTuRe" * 6
     got, _, _, answer = said(f"{FILLER * 3}{token} {FILLER * 3}", 5, policy())
