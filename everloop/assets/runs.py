@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
 import sqlalchemy as sa
 
 from everloop.assets import experiments, run_metrics
@@ -339,7 +340,7 @@ def _key(what: str, key: Any) -> str:
 
 
 def _text(what: str, key: str, value: Any) -> str:
-    text = value if isinstance(value, str) else str(value)
+    text = value if isinstance(value, str) else orjson.dumps(value, default=str).decode() if isinstance(value, dict | list) else str(value)
     if len(text) > RUN_VALUE_CHARS:
         raise BadInput(f"The {what} {key!r} is {len(text)} characters long; at most {RUN_VALUE_CHARS} are allowed.", "Log it as an artifact.")
     return text

@@ -175,7 +175,7 @@ async def judge(spec: Mapping[str, Any], window: Window) -> Look:
     said = [s for s in scores if s.verdict in ("pass", "fail")]
     verdict = "fail" if failed else "pass" if said else "inconclusive"
     act = bool(by_error) if spec["retrain_on"] == "errors" else bool(failed) if spec["retrain_on"] == "any" else False
-    why = "; ".join(s.why for s in failed) if failed else "; ".join(s.why for s in scores if s.why) or "nothing stands out"
+    why = " ".join(s.why for s in failed) if failed else " ".join(s.why for s in scores if s.why) or "nothing stands out"
     return Look(
         scores, verdict, act, why, {"n": window.n, "labelled": len(window.labelled.get("label", ())), "since": window.since, "until": window.until}
     )

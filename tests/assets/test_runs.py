@@ -48,6 +48,12 @@ def test_params_are_set_once_and_a_refused_batch_leaves_nothing(records: Records
     assert run["params"] == {"lr": "0.1", "depth": "2"} and run["tags"] == {}
 
 
+def test_a_param_that_is_a_table_or_list_is_kept_as_json(records: Records, who: Principal) -> None:
+    id = made(records, who, "r", params={"threshold": {"false_positive": 1}, "layers": [8, 4]})
+    kept = records.read_sync(who, lambda tx: runs.get(tx, id))["params"]
+    assert kept == {"threshold": '{"false_positive":1}', "layers": "[8,4]"}
+
+
 def test_series_keep_every_point_and_the_latest_by_step(records: Records, who: Principal) -> None:
     id = made(records, who, "r")
     points = [run_metrics.Point("loss", value, step, 100.0 + step) for step, value in ((3, 0.1), (1, math.nan), (2, math.inf), (0, -math.inf))]

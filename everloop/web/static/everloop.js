@@ -99,6 +99,10 @@
       document.querySelectorAll("[data-chart]").forEach(function (box) { if (box._chart) box._chart.setSize({ width: Math.max(220, box.clientWidth), height: box._chart.height }); });
     }, 120);
   });
+  // On a narrow page the navigation is one line: begin where one is.
+  var current = document.querySelector(".side nav [aria-current]"), nav = document.querySelector(".side nav");
+  if (current && nav.scrollWidth > nav.clientWidth) nav.scrollLeft = current.offsetLeft - nav.clientWidth / 2 + current.offsetWidth / 2;
+
   // A graph that is wider than its place begins where its subject is.
   document.querySelectorAll(".graph-box").forEach(function (box) {
     var here = box.querySelector(".node.here");

@@ -42,14 +42,16 @@ async def monitor(page: Page, name: str) -> Response:
     looks = [s for s in await ws.monitors.looks(who, name, LOOKS) if _within(page, s["at"])]
     alerts = [a for a in await ws.monitors.alerts(who, name, ALERTS) if _within(page, a["event_at"])]
     state = found["state"] or {}
-    names = list(dict.fromkeys(s["name"] for s in reversed(looks)))
+    series: dict[str, list[dict[str, Any]]] = {}
+    for one in reversed(looks):
+        series.setdefault(_named(one), []).append(one)
     return await page.render(
         "monitor.html",
         name,
         [("Monitors", "/ui/monitors")],
         m_=found,
         state=state,
-        charts=[made for check in names if (made := history(check, [s for s in reversed(looks) if s["name"] == check])) is not None],
+        charts=[made for title, scores in sorted(series.items()) if (made := history(title, scores)) is not None],
         looks=looks[:SHOWN],
         alerts=alerts,
         moved=moved(state.get("scores") or []),
@@ -94,6 +96,13 @@ def moved(scores: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             found.append({"name": name, "limit": details.get("limit"), **mapping(one)})
     number = lambda v: v if isinstance(v, int | float) else float("-inf")
     return sorted(found, key=lambda c: -number(c.get("beyond")))[:100]
+
+
+def _named(score: dict[str, Any]) -> str:
+    """What a score's series is called: a check that judges now by labels, now by inputs, has values of two sorts."""
+    basis = mapping(score["details"]).get("basis")
+    said = {"labels": "by labels", "drift": "by inputs", "estimate": "estimated"}.get(str(basis), "")
+    return f"{score['name']}, {said}" if said else str(score["name"])
 
 
 def _within(page: Any, at: float) -> bool:
