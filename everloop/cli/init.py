@@ -17,6 +17,7 @@ CHOICES = {
     "tabular": "a table with a column to predict (CSV, Parquet): customers and who left, loans and who paid",
     "script": "a script that trains with scikit-learn and logs to MLflow, and the data that it reads",
     "rag": "documents that people ask about (PDF, HTML, Markdown, text)",
+    "clustering": "a table without a column to predict, to find groups in",
     "blank": "something else: one step of your own, to start from",
 }
 """Templates by name: what one has."""
@@ -28,9 +29,7 @@ RULES = {
 """What the gate of a tabular project begins with, by task."""
 
 
-QUESTIONS = 40
-"""First questions that are made about documents of one's own, at most."""
-SAMPLES = {"tabular": "churn", "script": "churn", "rag": "handbook"}
+SAMPLES = {"tabular": "churn", "script": "churn", "rag": "handbook", "clustering": "segments"}
 """What the samples are called; data of one's own give their name instead."""
 
 
@@ -59,6 +58,8 @@ def init(
         files = adapted(template, files, folder, data, target, script)
     elif target is not None or script is not None:
         raise BadInput("--target and --script go with data of your own, and none are given.", "Add --data FILE.")
+    if template == "rag":
+        files["project.py"] = with_llm(files["project.py"].decode()).encode()
     made = write(folder, files)
     for path in made:
         typer.echo(f"  {folder / path}")
@@ -81,7 +82,7 @@ def ask(data: Path | None, target: str | None) -> tuple[str, Path | None, str | 
             typer.echo(f"Please give a number from 1 to {len(names)}.")
     if chosen in ("blank", "script") or data is not None:
         return chosen, data, target
-    what = "your table (CSV or Parquet)" if chosen == "tabular" else "the folder of your documents"
+    what = "your table (CSV or Parquet)" if chosen in ("tabular", "clustering") else "the folder of your documents"
     answer = typer.prompt(f"Path of {what}; Enter takes made-up ones", default="", show_default=False).strip()
     data = Path(answer).expanduser() if answer else None
     if chosen == "tabular" and data is not None and target is None:
@@ -99,7 +100,7 @@ def contents(template: str) -> dict[str, bytes]:
         if path.is_file() and "__pycache__" not in path.parts:
             inside = path.relative_to(root).as_posix()
             found[".gitignore" if inside == "gitignore" else inside] = path.read_bytes()
-    if template == "script":
+    if template in ("script", "clustering"):
         found["data/customers.csv"] = (TEMPLATES / "tabular" / "data" / "customers.csv").read_bytes()
     return found
 
@@ -115,6 +116,9 @@ def adapted(template: str, files: dict[str, bytes], folder: Path, data: Path, ta
             raise BadInput(f"There is no folder {data}.", "Give a folder with PDF, HTML, Markdown or text files.")
         values: dict[str, Any] = {"DOCUMENTS": where}
         kept["questions.jsonl"] = questions(data)
+    elif template == "clustering":
+        _table(data)
+        values = {"DATA": where, "TIME": None, "ID": None, "LEAVE_OUT": []}
     else:
         values = _of_table(data, target) | {"DATA": where}
         if template == "script":
@@ -129,25 +133,38 @@ def adapted(template: str, files: dict[str, bytes], folder: Path, data: Path, ta
 
 
 def questions(folder: Path) -> bytes:
-    """First questions about a folder of documents, as JSON lines: one a document from its title or first words, and some to be declined.
+    """First questions about a folder of documents, as JSON lines: made from headings and sentences, and some that are to be declined.
 
-    They only show that the right document is found; a person's questions must take their place. BadInput where no document can be read.
+    They use the documents' own words, so they only show that the right document is found. BadInput where no document can be read.
     """
-    from everloop.assets.documents import manifest
+    from everloop.assets.documents import read
+    from everloop.build.questions import questions as made_from
 
-    paths = [p for p in sorted(folder.rglob("*")) if p.is_file() and not any(part.startswith(".") for part in p.relative_to(folder).parts)]
-    found = manifest([(p.relative_to(folder).as_posix(), p.read_bytes()) for p in paths], lambda data: ("0" * 64, len(data)))
-    for one in found["skipped"]:
-        typer.echo(f"cannot be read: {one['path']}: {one['why']}", err=True)
-    cases = [
-        {"question": f"What do the documents say about {one['title']}?", "kind": "answerable", "expected_sources": [one["path"]]}
-        for one in found["documents"][:QUESTIONS]
+    found, paths = [], [p for p in sorted(folder.rglob("*")) if p.is_file() and not any(part.startswith(".") for part in p.relative_to(folder).parts)]
+    for path in paths:
+        inside = path.relative_to(folder).as_posix()
+        try:
+            found.append(read(inside, path.read_bytes()).to_json())
+        except BadInput as error:
+            typer.echo(f"left out {inside}: {error.what}", err=True)
+    if not found:
+        raise BadInput(f"No document in {folder} can be read.", "Give a folder with PDF, HTML, Markdown or text files that hold text.")
+    cases = made_from(found) or [
+        {"question": f"What do the documents say about {one['title']}?", "kind": "answerable", "expected_sources": [one["path"]]} for one in found
     ]
     typer.echo(
-        f"{len(found['documents'])} documents can be read; questions.jsonl has {len(cases)} first questions about them: put your own in their place."
+        f"{len(found)} of {len(paths)} files can be read; questions.jsonl has {len(cases)} first questions about them: put real ones in their place."
     )
-    lines = [json.dumps(case, ensure_ascii=False) for case in cases]
-    return ("\n".join([*lines, *_declined()]) + "\n").encode()
+    return ("\n".join([*(json.dumps(case, ensure_ascii=False) for case in cases), *_declined()]) + "\n").encode()
+
+
+def with_llm(source: str) -> str:
+    """The rag project's file with the LLM that is there: a provider's key in the environment, or a server on this machine; else the extractive engine."""
+    from everloop.engines.choose import choose
+
+    spec, why = choose()
+    typer.echo(why)
+    return source if spec["name"] == "extractive" else _set(source, {"ENGINE": spec})
 
 
 def _declined() -> list[str]:
@@ -216,7 +233,15 @@ def _from(folder: Path, data: Path) -> str:
 def _set(source: str, values: dict[str, Any]) -> str:
     """The source with constants set: `NAME = value`, each on a line of its own, its comment kept."""
     for name, value in values.items():
-        shown = str(value).replace("'", '"') if isinstance(value, list) else f'"{value}"' if isinstance(value, str) else repr(value)
+        shown = (
+            json.dumps(value)
+            if isinstance(value, dict)
+            else str(value).replace("'", '"')
+            if isinstance(value, list)
+            else f'"{value}"'
+            if isinstance(value, str)
+            else repr(value)
+        )
         source, count = re.subn(rf"(?m)^{name} = [^#\n]*?(?=  #|$)", lambda _, n=name, s=shown: f"{n} = {s}", source)
         if count != 1:
             raise EverloopError(f"The template has {count} lines {name} = ...; one was expected.", "This is a fault of everloop's.")

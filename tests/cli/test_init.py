@@ -58,6 +58,16 @@ def test_tabular_gives_a_gated_endpoint_with_a_monitor(server: Client, tmp_path:
 
 
 @pytest.mark.check
+def test_clustering_gives_a_gated_endpoint_with_a_monitor(server: Client, tmp_path: Path) -> None:
+    everloop("init", "x", "--template", "clustering", folder=tmp_path)
+    everloop("apply", folder=tmp_path / "x", url=server.url)
+    everloop("pipelines", "run", "segments", folder=tmp_path / "x", url=server.url)
+    assert server.endpoints.get("segments")["live"][0]["ref"] == "release:segments@1"
+    everloop("predict", "segments", "--in", "data/customers.csv", "--out", "answers.jsonl", folder=tmp_path / "x", url=server.url)
+    assert "segments: pass" in everloop("monitors", "tick", "segments", folder=tmp_path / "x", url=server.url)
+
+
+@pytest.mark.check
 def test_rag_gives_a_gated_chat_endpoint(server: Client, tmp_path: Path) -> None:
     everloop("init", "x", "--template", "rag", folder=tmp_path)
     folder = tmp_path / "x"
@@ -89,11 +99,20 @@ def test_documents_of_ones_own_bring_first_questions(tmp_path: Path) -> None:
     (docs / "leave.md").write_text("# Parental leave\n\nFourteen months may be shared between the parents.\n")
     (docs / "broken.pdf").write_bytes(b"%PDF-1.4 nothing")
     out = everloop("init", "x", "--template", "rag", "--data", str(docs), folder=tmp_path)
-    assert "cannot be read: broken.pdf" in out and "1 documents can be read" in out
+    assert "left out broken.pdf" in out and "1 of 2 files can be read" in out
     cases = [json.loads(line) for line in (tmp_path / "x" / "questions.jsonl").read_text().splitlines()]
-    assert cases[0] == {"question": "What do the documents say about Parental leave?", "kind": "answerable", "expected_sources": ["leave.md"]}
-    assert {c["kind"] for c in cases[1:]} == {"off_topic", "harmful", "injection"}
+    assert "ourteen months" in cases[0]["question"] and cases[0]["expected_sources"] == ["leave.md"]
+    assert {c["kind"] for c in cases if "expected_sources" not in c} == {"off_topic", "harmful", "injection"}
     assert 'DOCUMENTS = "../Our papers"' in (tmp_path / "x" / "project.py").read_text()
+
+
+def test_a_provider_s_key_is_named_and_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    monkeypatch.setenv("OPENAI_MODEL", "small")
+    assert "OPENAI_API_KEY is set" in everloop("init", "x", "--template", "rag", folder=tmp_path)
+    made = (tmp_path / "x" / "project.py").read_text()
+    assert 'ENGINE = {"name": "openai", "model": "small", "key": "env:OPENAI_API_KEY"}' in made and "sk-secret" not in made
+    compile(made, "project.py", "exec")
 
 
 @pytest.mark.parametrize("template", CHOICES)
