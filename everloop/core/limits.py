@@ -210,3 +210,5 @@ SILHOUETTE_ROWS = 2_000
 """Rows over which a silhouette is taken: its cost grows with their square."""
 CLUSTERS_MAX = 50
 """Clusters that a model may find."""
+INDEX_PREVIEW_ROWS = 50
+"""Passages of an index that one look shows at most."""

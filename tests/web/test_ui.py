@@ -254,3 +254,25 @@ def test_manifests_of_any_shape_have_a_page(browser: TestClient) -> None:
                 continue
             page = browser.get(f"/ui/assets/{kind}/odd{i}")
             assert page.status_code == 200, (kind, manifest, page.text)
+
+
+def test_the_page_of_an_index_shows_its_passages_and_what_a_question_finds(browser: TestClient) -> None:
+    from everloop.engines.lsa import Lsa
+    from everloop.store.vectors import indexed, stores
+    from tests.store.test_vectors import TEXTS, passages
+
+    def put(data: bytes) -> dict[str, object]:
+        return browser.post("/api/v1/objects", content=data).json()  # type: ignore[no-any-return]
+
+    chunks = passages(TEXTS)
+    embedder = Lsa.fit([indexed(c) for c in chunks], {"dims": 3})
+    manifest = stores.get("arrays").create(chunks, embedder.embed).save(put)
+    first = manifest["segments"][0]["chunks"]
+    manifest |= {"embedder": {"name": "lsa", "dims": 3, "file": put(embedder.save())["digest"]}, "chunks": first, "count": len(chunks)}
+    assert browser.post("/api/v1/assets", json={"kind": "index", "name": "notes", "manifest": manifest}).status_code == 201
+    page = browser.get("/ui/assets/index/notes", params={"question": "When is an invoice sent by ship?", "k": 1})
+    found = page.text.partition("What a question finds")[2].partition("Passages as stored")
+    assert "invoice" in found[0] and found[0].count("score ") == 1
+    assert found[2].count('<th scope="row">') >= 2, "the passages as they are stored"
+    wrong = browser.get("/ui/assets/index/notes", params={"question": "a", "k": "many"})
+    assert wrong.status_code == 200 and "k is how many passages to take" in wrong.text

@@ -18,6 +18,7 @@ from everloop.web.ui.spans import messages
 PREVIEW_ROWS = 20
 DOCUMENTS_SHOWN = 200
 CASES_SHOWN = 100
+INDEX_ROWS = 20
 CARD_BYTES = 400_000
 """Largest model card, and largest file of cases, that a page reads."""
 
@@ -118,10 +119,26 @@ async def _release(page: View, asset: dict[str, Any], manifest: dict[str, Any]) 
 
 async def _index(page: View, asset: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
     documents = str(manifest.get("documents") or "")
+    question, told = page.word("question"), page.word("offset") or "0"
+    mode, k = page.word("mode") or "hybrid", page.word("k") or "4"
+    found, problem = None, None
+    if question:
+        try:
+            found = await page.ws.indexes.search(page.who, asset["ref"], question, int(k) if k.isdigit() else 0, mode)
+        except EverloopError as error:
+            problem = error
+    offset = int(told) if told.isdigit() else 0
     return {
         "documents": documents if documents.partition(":")[0] in KINDS else "",
         "chunking": mapping(manifest.get("chunking")),
         "embedder": mapping(manifest.get("embedder")),
+        "question": question,
+        "mode": mode,
+        "k": k,
+        "found": found,
+        "problem": problem,
+        "offset": offset,
+        "passages": await _or_none(lambda: page.ws.indexes.passages(page.who, asset["ref"], INDEX_ROWS, offset)),
     }
 
 
