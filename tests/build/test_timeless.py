@@ -20,11 +20,11 @@ def stream(n: int, seed: int, turned: bool = False) -> pd.DataFrame:
     return frame.assign(y=((-1.5 if turned else 1.5) * frame.a + frame.b + rng.normal(size=n) > 0).astype(int))
 
 
-def train(client: Any, frame: pd.DataFrame) -> dict[str, Any]:  # noqa: F811
+def train(client: Any, frame: pd.DataFrame, **more: Any) -> dict[str, Any]:  # noqa: F811
     client.data.add("t", frame, target="y", protected="group")
     run, inputs = client.runs.start("t"), {}
     for name in ("validate", "split", "train", "release", "gate"):
-        step = SimpleNamespace(params=PARAMS, inputs=inputs, client=client, run=run, log=print)
+        step = SimpleNamespace(params={**PARAMS, **more}, inputs=inputs, client=client, run=run, log=print)
         inputs[name] = getattr(tabular, name)(step)
     run.finish()
     return inputs
@@ -46,7 +46,10 @@ def test_the_loop_closes_without_a_time_column(client) -> None:  # noqa: F811
     assert seen == ["pass", "fail"]
     second = train(client, pd.concat([old.tail(100), stream(1500, 20, True)]))
     assert (second["gate"]["verdict"], second["gate"]["approval"], second["gate"]["against"]) == ("pass", "pending", "release:t@1")
+    assert second["gate"]["seen_by_champion"] == 0
     client.gates.approve(second["gate"]["decision"], "better")
     assert client.endpoints.get("t")["live"][0]["ref"] == "release:t@2"
     held, learnt = client.data.frame("t-holdout@2"), client.data.frame("t-train@1")
     assert not set(held.a) & set(learnt.a)
+    third = train(client, pd.concat([stream(300, 30, True), client.data.frame("t-train@2").tail(300)]), order="rows")
+    assert third["gate"]["seen_by_champion"] == 150 and "150 of the suite's rows were among those that release:t@2" in third["gate"]["why"]

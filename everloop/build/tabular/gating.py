@@ -33,7 +33,31 @@ def gate(step: Any) -> dict[str, Any]:
     if stands is None:
         stands = _declare(step, name)
     said = {"gate": stands["requirements"], "declared": declared}
-    return said | promote(step, ref, move=bool(step.params.get("promote", True)))
+    said |= promote(step, ref, move=bool(step.params.get("promote", True)))
+    if said.get("against"):
+        said["seen_by_champion"] = seen = seen_before(step, str(said["against"]))
+        if seen:
+            note = f"{seen:,} of the suite's rows were among those that {said['against']} learnt from, which favours it in the comparison."
+            said["why"] += f" {note}"
+            step.log(note)
+    return said
+
+
+def seen_before(step: Any, champion: str) -> int:
+    """How many of the suite's rows the champion was trained on, by their content or id."""
+    import numpy as np
+
+    from everloop.build.tabular.splitting import row_points
+
+    model = step.client.assets.get(step.client.assets.get(champion)["manifest"]["pins"]["model"])["manifest"]
+    learnt, held = (model.get("training") or {}).get("dataset"), step.client.data.get(step.inputs["split"]["holdout"])
+    if not learnt:
+        return 0
+    roles = held["manifest"]["roles"]
+    before, after = step.client.data.frame(learnt), step.client.data.frame(held["ref"])
+    if set(before.columns) != set(after.columns):
+        return 0
+    return int(np.isin(row_points(after, roles, 0), row_points(before, roles, 0)).sum())
 
 
 def _declare(step: Any, name: str) -> dict[str, Any]:
