@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 K = 10
@@ -83,7 +84,7 @@ def speed_arrays(made: Made) -> dict[str, Any]:
     asked = [f"{text} q{i}" for i, text in enumerate(made.asked)]  # a word that no chunk has tells equal questions apart
     ahead = dict(zip(asked, made.queries, strict=True))
     blank = {"path": "", "title": "", "heading": "", "position": 0, "page": None}
-    chunk = lambda i: {"chunk": str(i), "document": str(i // 20), "text": made.texts[i], **blank}
+    chunk = lambda i: {"chunk": str(i), "document": str(i // 20), "text": f"{made.texts[i]} n{i}", **blank}
 
     def embed(texts: list[str]) -> Any:
         import numpy as np
@@ -92,6 +93,7 @@ def speed_arrays(made: Made) -> dict[str, Any]:
             return ahead[texts[0]][None, :]
         return made.vectors if len(texts) == made.n else np.stack([made.vectors[0]] * len(texts))
 
+    embedder: Any = SimpleNamespace(embed=embed, share=lambda text: 1.0)
     folder: dict[str, bytes] = {}
 
     def put(data: bytes) -> dict[str, Any]:
@@ -99,13 +101,13 @@ def speed_arrays(made: Made) -> dict[str, Any]:
         return {"digest": str(len(folder) - 1), "size": len(data)}
 
     start = time.perf_counter()
-    built = stores.get("arrays").create([chunk(i) for i in range(made.n)], embed)
+    built = stores.get("arrays").create([chunk(i) for i in range(made.n)], embedder)
     manifest = built.save(put)
     out: dict[str, Any] = {"build_s": round(time.perf_counter() - start, 2), "disk_mb": round(sum(map(len, folder.values())) / 1e6, 1)}
     del built
     before = rss_mb()
     start = time.perf_counter()
-    index = open_index(manifest, folder.__getitem__, embed)
+    index = open_index(manifest, folder.__getitem__, embedder)
     out["open_s"] = round(time.perf_counter() - start, 3)
     out["open_rss_mb"] = rss_mb() - before
     for mode in ("vector", "text", "hybrid"):
@@ -223,7 +225,7 @@ def quality(folder: Path) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for name, chunks in (("whole", whole), ("chunks of 800", cut)):
         embedder = Lsa.fit([indexed(c) for c in chunks], {"dims": 128})
-        index = stores.get("arrays").create(chunks, embedder.embed)
+        index = stores.get("arrays").create(chunks, embedder)
         ranked: dict[str, list[list[str]]] = {}
         for mode in ("text", "vector", "hybrid"):
             ranked[mode] = [list(dict.fromkeys(p["document"] for p in index.search(q, 60, mode))) for q in questions]

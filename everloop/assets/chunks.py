@@ -72,7 +72,8 @@ def sections(document: Document, chars: int) -> list[tuple[int, int, str]]:
             joined[-1] = (before[0], part[1], before[2] or part[2], before[3] or part[3])
         else:
             joined.append(part)
-    return [(start, end, heading) for start, end, heading, _ in joined]
+    full = [part for part in joined if not part[3] or "\n" in text[part[0] : part[1]].strip()]  # a heading alone says nothing
+    return [(start, end, heading) for start, end, heading, _ in full or joined]
 
 
 def pack(text: str, start: int, end: int, chars: int, overlap: int) -> list[Span]:

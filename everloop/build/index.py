@@ -77,7 +77,7 @@ def _anew(step: Any, params: Mapping[str, Any], passages: list[dict[str, Any]], 
     spec = params["embedder"] if isinstance(params["embedder"], Mapping) else {"name": params["embedder"]}
     settings = {"dims": params["dims"], **spec}
     embedder = embedders.get(str(spec["name"])).fit([indexed(p) for p in passages], settings)
-    index = stores.get(str(params["store"])).create(passages, embedder.embed)
+    index = stores.get(str(params["store"])).create(passages, embedder)
     stored = step.client.assets.put_object(embedder.save())
     entry = {**settings, "dims": embedder.dims, "file": stored["digest"], "size": stored["size"]}
     explained = getattr(embedder, "explained", None)

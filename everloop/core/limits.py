@@ -212,3 +212,5 @@ CLUSTERS_MAX = 50
 """Clusters that a model may find."""
 INDEX_PREVIEW_ROWS = 50
 """Passages of an index that one look shows at most."""
+INDEXES_KEPT = 3
+"""Indexes that were searched directly, without an endpoint, and stay in memory."""

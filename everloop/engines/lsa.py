@@ -15,6 +15,7 @@ from everloop.store.npz import pack, unpack
 from everloop.store.words import terms
 
 DIMS = 128
+LEAST_DIMS, TEXTS_PER_DIM = 8, 3
 VOCABULARY = 60_000
 """Terms kept at most: those that most texts hold."""
 POWER_ITERATIONS = 5
@@ -35,7 +36,10 @@ class Lsa:
 
     @classmethod
     def fit(cls, texts: Sequence[str], settings: Mapping[str, Any]) -> Lsa:
-        """Fit on texts. Fewer texts or terms than `dims` give fewer dimensions. BadInput where no text holds a term."""
+        """Fit on texts. Few texts give fewer dimensions than `dims`, at most one for three texts: more would tell texts apart by chance words.
+
+        BadInput where no text holds a term.
+        """
         import numpy as np
         from sklearn.utils.extmath import randomized_svd
 
@@ -50,7 +54,7 @@ class Lsa:
         matrix = _matrix(counted, where)
         weights = _entropy(matrix)
         rows = _weigh(matrix, weights)
-        dims = min(dims, min(rows.shape))
+        dims = min(dims, max(LEAST_DIMS, len(texts) // TEXTS_PER_DIM), *rows.shape)
         _, values, components = randomized_svd(rows, dims, n_iter=POWER_ITERATIONS, random_state=seed)
         total = float(rows.multiply(rows).sum()) or 1.0
         made = np.ascontiguousarray(components.T, dtype=np.float32)
@@ -69,6 +73,20 @@ class Lsa:
                 out[i] = values @ self.components[ids]
         length = np.linalg.norm(out, axis=1, keepdims=True)
         return np.divide(out, length, out=out, where=length > 0)
+
+    def share(self, text: str) -> float:
+        """The length of a text's terms that the dimensions hold, over the length of all; a term that it does not know counts as one of a single text."""
+        import numpy as np
+
+        counts = Counter(terms(text))
+        found = [(self.names[t], n) for t, n in counts.items() if t in self.names]
+        if not found:
+            return 0.0
+        ids = np.array([j for j, _ in found])
+        values = (1 + np.log(np.array([n for _, n in found], np.float32))) * self.weights[ids]
+        unknown = sum((1 + np.log(n)) ** 2 for t, n in counts.items() if t not in self.names)
+        held = float(np.linalg.norm(values @ self.components[ids]))
+        return min(1.0, held / float(np.sqrt((values**2).sum() + unknown)))
 
     def save(self) -> bytes:
         """As npz."""

@@ -33,7 +33,7 @@ def load_index(manifest: Mapping[str, Any], read: Read) -> Index:
         spec = manifest.get("embedder")
         if not isinstance(spec, Mapping) or not spec.get("name"):
             raise BadInput("The index's manifest names no embedder.", "Build one with the pipeline step everloop.build.index:build.")
-        index = open_index(manifest, read, embedders.get(str(spec["name"])).load(spec, read).embed)
+        index = open_index(manifest, read, embedders.get(str(spec["name"])).load(spec, read))
         _open[key] = index
     return index
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from everloop.assets import table_roles, table_stats, tables
 from everloop.core.errors import BadInput, NotFound
-from everloop.core.limits import DOCUMENTS_PAGE_CHARS, TABLE_PREVIEW_ROWS
+from everloop.core.limits import DOCUMENTS_PAGE_CHARS, INDEXES_KEPT, TABLE_PREVIEW_ROWS
 from everloop.core.principal import Principal, Role
 from everloop.core.refs import Ref, check_name
 
@@ -24,6 +24,7 @@ class Data:
 
     def __init__(self, ws: Workspace) -> None:
         self.ws = ws
+        self._searched: list[Any] = []
 
     async def add_table(
         self,
@@ -93,7 +94,7 @@ class Data:
         limit, offset = max(1, min(limit, TABLE_PREVIEW_ROWS)), max(0, offset)
         if manifest["format"] == "documents":
             found = manifest["documents"][offset : offset + limit]
-            names = ["id", "path", "title", "chars", "pages"]
+            names = ["path", "title", "type", "chars", "pages"]
             rows, total = [[d.get(n) for n in names] for d in found], len(manifest["documents"])
         else:
             cut = await asyncio.to_thread(self._slice, who.project, manifest, offset, limit)
@@ -115,6 +116,18 @@ class Data:
         total = len(manifest["documents"])
         reached = offset + len(items)
         return {"ref": asset["ref"], "items": items, "total": total, "next": reached if items and reached < total else None}
+
+    async def search(self, who: Principal, ref: str, query: str, k: int = 4, mode: str = "hybrid", min_score: float = 0.0) -> dict[str, Any]:
+        """The best passages of an index for a question: {"ref", "items"}; BadInput for settings that cannot be. The last few indexes stay in memory."""
+        from everloop.serve.retrieve import checked, load_index
+
+        asset = await self.ws.assets.get(who, Ref.parse(ref, "index"))
+        asked = checked({"k": k, "mode": mode, "min_score": min_score})
+        project = who.project
+        index = await asyncio.to_thread(load_index, asset["manifest"], lambda digest: self.ws.objects.get(project, digest))
+        self._searched = [index, *(one for one in self._searched if one is not index)][:INDEXES_KEPT]
+        found = await asyncio.to_thread(index.search, query, asked["k"], asked["mode"])
+        return {"ref": asset["ref"], "items": [p for p in found if p["score"] >= asked["min_score"]]}
 
     async def columns(self, who: Principal, ref: str, names: Sequence[str] | None = None) -> dict[str, list[Any]]:
         """A table's columns as Python values, None for missing, datetimes as ISO text. NotFound for a column that is not there."""

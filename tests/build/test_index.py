@@ -37,6 +37,9 @@ def test_documents_become_an_index_with_lineage_and_figures(client) -> None:  # 
     assert client.runs.get(asset["run"])["metrics"]["passages"] == made["count"]
     assert "index:handbook@1" in str(client.impact("dataset:handbook@1"))
     assert load_index(asset["manifest"], client.assets.get_object) is found
+    assert client.indexes.search("handbook", "how long do refunds take?", 2)[0] == best
+    with pytest.raises(BadInput, match="k is 0"):
+        client.indexes.search("index:handbook@1", "x", 0)
 
 
 def test_an_update_indexes_only_what_changed(client) -> None:  # noqa: F811

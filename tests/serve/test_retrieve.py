@@ -24,7 +24,7 @@ def stored() -> tuple[dict[str, Any], Objects]:
     """A stored index as its asset's manifest, and its objects."""
     objects, chunks = Objects(), passages(TEXTS)
     embedder = Lsa.fit([indexed(c) for c in chunks], {"dims": 3})
-    manifest = stores.get("arrays").create(chunks, embedder.embed).save(objects.put)
+    manifest = stores.get("arrays").create(chunks, embedder).save(objects.put)
     return {**manifest, "embedder": {"name": "lsa", "dims": 3, "file": objects.put(embedder.save())["digest"]}}, objects
 
 

@@ -19,6 +19,8 @@ _HIDDEN = re.compile(
 )
 _CHARSET = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([a-zA-Z0-9_:-]{1,40})", re.IGNORECASE)
 _LISTS = frozenset(["ul", "ol", "table", "tbody", "thead", "tfoot"])
+_ANCHORS = frozenset(["¶", "#", "§", "🔗"])
+"""Texts of links that only name the place they stand at."""
 _BREAK = "\x1f"
 
 
@@ -113,6 +115,8 @@ def _hidden(node: Any, name: str | None) -> bool:
     if name in _DROP:
         return True
     attrs = getattr(node, "attrs", None) or {}
+    if name == "a" and node.get_text().strip() in _ANCHORS:
+        return True
     if "hidden" in attrs or str(attrs.get("aria-hidden", "")).lower() == "true":
         return True
     return bool(attrs.get("style")) and _HIDDEN.search(str(attrs["style"])) is not None

@@ -24,6 +24,8 @@ _ERRORS = {
     3: "it is not a PDF, or it is damaged; open it in a viewer and save it again",
     4: "it is encrypted with a password; save a copy without one",
 }
+_CONTENTS = re.compile(r"(?:[.·_]\s?){4,}\s*(?:\d{1,4}|[ivxlc]{1,6})$")
+"""A line of a table of contents or an index: it says where something is said, and says nothing itself."""
 _DOTS = re.compile(r"(?:[.·_]\s?){4,}")
 _DIGITS = re.compile(r"\d+")
 _BREAK = re.compile(r"[\u00ad\ufffe\x02-]$")
@@ -156,7 +158,7 @@ def _number_free(text: str) -> str:
 
 def _flow(lines: list[Line], document: Document, levels: dict[float, int]) -> None:
     """A page's lines joined to paragraphs: a line ends its paragraph where it is short, or where an item of a list or a heading follows."""
-    lines = [Line(_DOTS.sub(" … ", line.text), line.size) for line in lines]
+    lines = [Line(_DOTS.sub(" … ", line.text), line.size) for line in lines if not _CONTENTS.search(line.text)]
     widths = sorted(len(line.text) for line in lines if line.text)
     if not widths:
         return

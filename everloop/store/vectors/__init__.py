@@ -16,8 +16,16 @@ Mode = Literal["hybrid", "text", "vector"]
 MODES = ("hybrid", "text", "vector")
 Read = Callable[[str], bytes]
 """Reads an object by its digest."""
-Embed = Callable[[Sequence[str]], Any]
-"""Texts to a float32 array of unit rows (a row of zeros where a text says nothing to the embedder)."""
+
+
+class Embedder(Protocol):
+    """What an index asks of an embedder (engines/base has the whole contract)."""
+
+    def embed(self, texts: Sequence[str]) -> Any:
+        """A float32 array of unit rows (a row of zeros where a text says nothing to the embedder)."""
+
+    def share(self, text: str) -> float:
+        """How much of a text the embedder takes in, from 0 to 1: its nearness counts for less where that is little."""
 
 
 class Index(Protocol):
@@ -30,7 +38,7 @@ class Index(Protocol):
     def search(self, query: str, k: int = 4, mode: Mode = "hybrid") -> list[dict[str, Any]]:
         """The best k passages: {"n", "chunk", "document", "path", "title", "heading", "text", "score", "page"?}, best first.
 
-        `score` is from 0 to 1 and means the same for every query: how near, and how much of what was asked for is there.
+        A text that stands in several documents is given once. `score` is from 0 to 1 and means the same for every query: how near, and how much of what was asked for is there.
         """
 
     def weights(self, query: str) -> dict[str, float]:
@@ -43,15 +51,14 @@ class Index(Protocol):
         """Store what is not stored yet; answers the parts of the manifest that `open` needs. `put(bytes)` answers {"digest", "size"}."""
 
 
-Open = Callable[[Mapping[str, Any], Read, Embed], Index]
 stores: Registry[Any] = Registry("vectors", "everloop.store.vectors")
-"""Each entry is a class with `create(chunks, embed)` and `open(manifest, read, embed)`, both answering an Index."""
+"""Each entry is a class with `create(chunks, embedder)` and `open(manifest, read, embedder)`, both answering an Index."""
 
 
-def open_index(manifest: Mapping[str, Any], read: Read, embed: Embed) -> Index:
+def open_index(manifest: Mapping[str, Any], read: Read, embedder: Embedder) -> Index:
     """The index that a manifest describes, loaded and ready. Blocking. BadInput for a manifest that is none; Corrupt for damaged objects."""
     try:
-        opened: Index = stores.get(str(manifest.get("store") or "arrays")).open(manifest, read, embed)
+        opened: Index = stores.get(str(manifest.get("store") or "arrays")).open(manifest, read, embedder)
     except (KeyError, TypeError) as error:
         raise BadInput(
             f"This is no index's manifest: {error} is missing or wrong.", "Build one with the pipeline step everloop.build.index:build."

@@ -3,8 +3,9 @@
 An index is a list of segments. The first holds what was built at once; each `replace` adds a small one and marks what it replaces as gone,
 so that one document is indexed anew without touching the rest. Passages and vectors are Parquet, terms are npz: no pickle.
 
-Hybrid score: half the cosine, half the share of what was asked (in BM25 terms) that is there. Both are absolute, so a floor (`min_score`)
-means the same for every query, and neither is bent by how the other ranks; benchmarks/RESULTS.md has it beside rank fusion.
+Hybrid score: half the share of what was asked (in BM25 terms) that is there, half the cosine times the root of the share of the question that
+the embedder knows. Both are absolute, so a floor (`min_score`) means the same for every query, and neither is bent by how the other ranks;
+benchmarks/RESULTS.md has it beside rank fusion.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 from everloop.core.errors import Corrupt
 from everloop.core.limits import QUERY_CHARS, QUERY_TERMS, RETRIEVE_MAX
-from everloop.store.vectors import Embed, Mode, Read, indexed, need_mode, stores
+from everloop.store.vectors import Embedder, Mode, Read, indexed, need_mode, stores
 from everloop.store.vectors.coarse import Coarse
 from everloop.store.vectors.postings import K1, Postings, rarity
 from everloop.store.words import terms
@@ -28,6 +29,8 @@ COARSE_ABOVE, COARSE_KEPT = 8_000_000, 500
 """Above this many passages times dimensions a quick look (see coarse.py) chooses the passages that are scored exactly."""
 FLOOR = 1e-6
 SAMPLE = 16
+SPARE = 8
+"""Passages looked at beyond those asked for, as the same text may stand in several documents."""
 
 
 class Segment:
@@ -40,13 +43,13 @@ class Segment:
         self.coarse = Coarse(vectors) if vectors.size > COARSE_ABOVE else None
 
     @classmethod
-    def of(cls, chunks: Sequence[Mapping[str, Any]], embed: Embed, drops: Sequence[str] = ()) -> Segment:
+    def of(cls, chunks: Sequence[Mapping[str, Any]], embedder: Embedder, drops: Sequence[str] = ()) -> Segment:
         """Index passages."""
         import numpy as np
         import pyarrow as pa
 
         found = [indexed(c) for c in chunks]
-        vectors = np.ascontiguousarray(embed(found), dtype=np.float32)
+        vectors = np.ascontiguousarray(embedder.embed(found), dtype=np.float32)
         columns = {name: [c.get("chunk" if name == "chunk_id" else name) for c in chunks] for name in COLUMNS}
         types = [(name, pa.int32() if name in ("position", "page") else pa.large_string()) for name in COLUMNS]
         return cls(pa.table(columns, schema=pa.schema(types)), vectors, Postings.of(found), drops)
@@ -135,8 +138,8 @@ class Segment:
 class Arrays:
     """An index over segments (see the module)."""
 
-    def __init__(self, segments: Sequence[Segment], embed: Embed) -> None:
-        self.segments, self._embed = list(segments), embed
+    def __init__(self, segments: Sequence[Segment], embedder: Embedder) -> None:
+        self.segments, self._embedder = list(segments), embedder
         self.dims = int(self.segments[0].vectors.shape[1])
         self.count = sum(s.count for s in self.segments)
         self.fast = sum(s.vectors.size for s in self.segments) <= FAST
@@ -147,19 +150,19 @@ class Arrays:
                 segment.postings.weigh(mean)
 
     @classmethod
-    def create(cls, chunks: Sequence[Mapping[str, Any]], embed: Embed) -> Arrays:
+    def create(cls, chunks: Sequence[Mapping[str, Any]], embedder: Embedder) -> Arrays:
         """Index passages. BadInput is the caller's matter where there are none: this one wants at least one."""
-        return cls([Segment.of(chunks, embed)], embed)
+        return cls([Segment.of(chunks, embedder)], embedder)
 
     @classmethod
-    def open(cls, manifest: Mapping[str, Any], read: Read, embed: Embed) -> Arrays:
+    def open(cls, manifest: Mapping[str, Any], read: Read, embedder: Embedder) -> Arrays:
         """A stored index."""
         segments: list[Segment] = []
         for entry in manifest["segments"]:
             drops = frozenset(entry.get("drops") or ())
             segments = [s.without(drops) for s in segments] if drops else segments
             segments.append(Segment.open(entry, read))
-        return cls(segments, embed)
+        return cls(segments, embedder)
 
     def search(self, query: str, k: int = 4, mode: Mode = "hybrid") -> list[dict[str, Any]]:
         """See `Index.search`."""
@@ -169,9 +172,10 @@ class Arrays:
         k = max(1, min(int(k), RETRIEVE_MAX))
         query = query[:QUERY_CHARS]
         asked, ceiling = self._asked(query)
-        vector = np.zeros(self.dims, np.float32) if mode == "text" else np.asarray(self._embed([query])[0], np.float32)
-        found = [(-score, s, row) for s, one in enumerate(self.segments) for score, row in one.best(asked, ceiling, vector, mode, k)]
-        return self._passages(sorted(found)[:k])
+        vector = np.zeros(self.dims, np.float32) if mode == "text" else self._vector(query)
+        wanted = k + SPARE
+        found = [(-score, s, row) for s, one in enumerate(self.segments) for score, row in one.best(asked, ceiling, vector, mode, wanted)]
+        return self._passages(sorted(found)[:wanted], k)
 
     def weights(self, query: str) -> dict[str, float]:
         """See `Index.weights`."""
@@ -181,7 +185,7 @@ class Arrays:
         """See `Index.replace`."""
         chunks = list(chunks)
         gone = frozenset(str(c["document"]) for c in chunks) | frozenset(drop)
-        return Arrays([*(s.without(gone) for s in self.segments), Segment.of(chunks, self._embed, sorted(gone))], self._embed)
+        return Arrays([*(s.without(gone) for s in self.segments), Segment.of(chunks, self._embedder, sorted(gone))], self._embedder)
 
     def save(self, put: Callable[[bytes], Mapping[str, Any]]) -> dict[str, Any]:
         """See `Index.save`: {"store", "segments", "chunks" (of the first segment), "count", "files"}."""
@@ -190,6 +194,12 @@ class Arrays:
         for i, entry in enumerate(entries):
             files += [{"path": f"{i}.parquet", **entry["chunks"]}, {"path": f"{i}.terms.npz", **entry["terms"]}]
         return {"store": "arrays", "segments": entries, "chunks": entries[0]["chunks"], "count": self.count, "files": files}
+
+    def _vector(self, query: str) -> Any:
+        """The query's vector, shorter the less of the query the embedder knows: then its terms count for more."""
+        import numpy as np
+
+        return np.asarray(self._embedder.embed([query])[0], np.float32) * np.float32(self._embedder.share(query) ** 0.5)
 
     def _asked(self, query: str) -> tuple[dict[str, float], float]:
         """The query's terms with their weights, and the BM25 score that a passage full of all of them would come near to."""
@@ -200,16 +210,24 @@ class Arrays:
             asked[term] = times * rarity(held, self._n)
         return asked, sum(asked.values()) * (K1 + 1)
 
-    def _passages(self, found: Sequence[tuple[float, int, int]]) -> list[dict[str, Any]]:
-        """(-score, segment, row), best first, as passages."""
+    def _passages(self, found: Sequence[tuple[float, int, int]], k: int) -> list[dict[str, Any]]:
+        """The first k of (-score, segment, row) as passages; one with the same text as a better one is left out."""
         texts: dict[tuple[int, int], dict[str, Any]] = {}
         for s in {s for _, s, _ in found}:
             rows = [row for _, segment, row in found if segment == s]
             texts.update(zip([(s, row) for row in rows], self.segments[s].table.take(rows).to_pylist(), strict=True))
-        passages = []
-        for i, (score, s, row) in enumerate(found):
+        passages: list[dict[str, Any]] = []
+        seen: set[str] = set()
+        for score, s, row in found:
             one = texts[s, row]
-            passage = {"n": i + 1, "chunk": one["chunk_id"], **{name: one[name] for name in ("document", "path", "title", "heading", "text")}}
+            if one["text"] in seen or len(passages) == k:
+                continue
+            seen.add(one["text"])
+            passage = {
+                "n": len(passages) + 1,
+                "chunk": one["chunk_id"],
+                **{name: one[name] for name in ("document", "path", "title", "heading", "text")},
+            }
             passage["score"] = round(min(1.0, -score), 6)
             passages.append(passage if one["page"] is None else {**passage, "page": one["page"]})
         return passages
