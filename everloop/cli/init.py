@@ -203,6 +203,7 @@ def write(folder: Path, files: dict[str, bytes]) -> list[str]:
 def _of_table(data: Path, target: str | None) -> dict[str, Any]:
     """The constants of a tabular project for a table: target, time column, rules that fit the task."""
     from everloop.assets.table_roles import infer_task
+    from everloop.assets.table_stats import kind_of
 
     table = _table(data)
     if target is None:
@@ -211,7 +212,13 @@ def _of_table(data: Path, target: str | None) -> dict[str, Any]:
         raise BadInput(f"{data.name} has no column {target!r}.", f"Its columns: {', '.join(table.column_names)}.")
     task = infer_task(table, target, None)
     typer.echo(task["why"])
-    return {"TARGET": target, "TIME": None, "PROTECTED": [], "ID": None, "RULES": RULES[task["task"]]}
+    dates = [one.name for one in table.schema if kind_of(one.type) == "datetime"]
+    if len(dates) == 1:
+        typer.echo(f"{dates[0]!r} holds dates: newer rows will test what older ones taught (TIME in project.py).")
+    elif dates:
+        typer.echo(f"{', '.join(dates)} hold dates: name the one that says when a row happened as TIME in project.py.")
+    typer.echo("Look into project.py: name columns that only identify a row (ID), and groups that must be treated alike, such as gender (PROTECTED).")
+    return {"TARGET": target, "TIME": dates[0] if len(dates) == 1 else None, "PROTECTED": [], "ID": None, "RULES": RULES[task["task"]]}
 
 
 def _table(data: Path) -> Any:

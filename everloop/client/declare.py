@@ -218,18 +218,19 @@ class Project:
         name: str | None = None,
         *,
         endpoint: str | None = None,
-        checks: Sequence[str | Mapping[str, Any]] = ("decay", "drift"),
+        checks: Sequence[str | Mapping[str, Any]] | None = None,
         retrain: str | None = None,
         params: Mapping[str, Any] | None = None,
         **spec: Any,
     ) -> None:
         """Checks over windows of an endpoint's traffic; `retrain` names the pipeline that a failing look starts, with `params`.
 
-        More: window_days, label_window_days, every, min_rows, cooldown_days, retrain_on.
+        A check is a name ("decay"), a rule ("latency_p95_ms <= 200") or {"check", "params"}; without any, those that suit the endpoint. More: window_days, label_window_days, every, min_rows, cooldown_days, retrain_on.
         """
         named = name or self.name
         full: dict[str, Any] = {"endpoint": endpoint or named, **spec}
-        full["checks"] = [{"check": check} if isinstance(check, str) else dict(check) for check in checks]
+        if checks is not None:
+            full["checks"] = [{"check": one} if isinstance(one, str) and one.isidentifier() else one for one in checks]
         if retrain:
             full["on_fail"] = {"pipeline": retrain, "params": dict(params or {})}
         self._add("monitor", named, lambda http: full)

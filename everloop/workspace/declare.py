@@ -85,6 +85,7 @@ class Declare:
         if len(items) > DECLARATIONS:
             raise BadInput(f"{len(items)} things are declared at once; at most {DECLARATIONS} are allowed.", "Apply them in parts.")
         problems, seen = [], set()
+        kinds = {item.get("name"): str((item.get("spec") or {}).get("kind") or "predict") for item in items if item.get("what") == "endpoint"}
         for item in items:
             item.setdefault("spec", {})
             try:
@@ -95,13 +96,13 @@ class Declare:
                 if key in seen:
                     raise BadInput("It is declared twice.", "Keep one, or give the other a name of its own.")
                 seen.add(key)
-                item["spec"] = await self._full(who, item["what"], str(item["name"]), dict(item["spec"]))
+                item["spec"] = await self._full(who, item["what"], str(item["name"]), dict(item["spec"]), kinds)
             except EverloopError as error:
                 problems.append(_problem(item, error))
         _refuse(problems)
         return sorted(items, key=lambda item: ORDER.index(item["what"]))
 
-    async def _full(self, who: Principal, what: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
+    async def _full(self, who: Principal, what: str, name: str, spec: dict[str, Any], kinds: Mapping[Any, str]) -> dict[str, Any]:
         if what in ASSETS:
             return await self.ws.assets.checked(who, what, spec)
         if what == "pipeline":
@@ -128,8 +129,15 @@ class Declare:
             from everloop.loop.watch import full_spec
 
             endpoint, enabled = str(spec.pop("endpoint", None) or name), bool(spec.pop("enabled", True))
-            return {"endpoint": endpoint, "enabled": enabled, "spec": await asyncio.to_thread(full_spec, spec)}
+            kind = kinds.get(endpoint) or await self._kind(who, endpoint)
+            return {"endpoint": endpoint, "enabled": enabled, "spec": await asyncio.to_thread(full_spec, spec, kind)}
         return spec
+
+    async def _kind(self, who: Principal, endpoint: str) -> str:
+        try:
+            return str((await self.ws.endpoints.get(who, endpoint))["kind"])
+        except NotFound:
+            return "predict"  # the monitor's own writing says that the endpoint is missing
 
 
 class _RolledBack(Exception):
@@ -183,10 +191,10 @@ def _gate(tx: Tx, item: dict[str, Any]) -> dict[str, Any]:
     suite = Ref.parse(spec["suite"], "suite")
     try:
         catalog.resolve(tx, suite)
-    except NotFound as error:
+    except NotFound:
         if suite.at:
             raise
-        found["notes"] = [f"{error.what[:-1]} yet: until a pipeline makes it, nothing can pass this gate"]
+        found["notes"] = [f"{suite} is not there yet: once a pipeline has made it, versions can pass this gate"]
     return found
 
 

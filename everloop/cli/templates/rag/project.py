@@ -53,3 +53,6 @@ project.gate(RULES, approval="not_first")
 
 # 4. What people call: any OpenAI client with base_url = SERVER/v1 and model = "handbook".
 project.endpoint(kind="chat")
+
+# 5. The monitor watches failures, time, cost, what the policy blocked, what was declined, and thumbs; `checks=[...]` names others.
+project.monitor()
