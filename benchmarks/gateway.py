@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import json
 import os
+import socket
 import statistics
 import subprocess
 import sys
@@ -86,6 +87,22 @@ def bare(upstream: str) -> Any:
             await send({"type": "http.response.body", "body": b""})
 
     return app
+
+
+def free_ports(count: int) -> int:
+    """The first of `count` neighbouring ports that nothing listens on."""
+    for first in range(20_000, 60_000, 7):
+        held = [socket.socket() for _ in range(count)]
+        try:
+            for i, one in enumerate(held):
+                one.bind(("127.0.0.1", first + i))
+            return first
+        except OSError:
+            continue
+        finally:
+            for one in held:
+                one.close()
+    raise SystemExit("no free ports")
 
 
 def cpu(pid: int) -> float:
@@ -181,9 +198,10 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=500)
     parser.add_argument("--litellm", default="", help="a Python that has litellm[proxy]")
     parser.add_argument("--only", default="", help="bare, everloop or litellm")
-    parser.add_argument("--port", type=int, default=7650)
+    parser.add_argument("--port", type=int, default=0, help="first of four ports; any free ones if 0")
     parser.add_argument("--serve", choices=("provider", "bare"), help=argparse.SUPPRESS)
     args = parser.parse_args()
+    args.port = args.port or free_ports(4)
     upstream = f"http://127.0.0.1:{args.port}/v1"
     if args.serve == "provider":
         asyncio.run(provider(args.port))

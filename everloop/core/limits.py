@@ -138,6 +138,8 @@ LLM_ATTEMPTS = 3
 """Times one request is sent to a provider."""
 LLM_RETRY_SECONDS = 0.5
 """First pause before a provider is asked again; it doubles."""
+LLM_RETRY_MAX_SECONDS = 10.0
+"""A provider that asks for a longer pause is not asked again; the client is told when to come back."""
 LLM_ANSWER_BYTES = 32 * 1024 * 1024
 """Largest answer of a provider."""
 OVERVIEW_ENDPOINTS = 24

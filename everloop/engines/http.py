@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from everloop.core.errors import UpstreamFailed
-from everloop.core.limits import LLM_ANSWER_BYTES, LLM_ATTEMPTS, LLM_CONNECT_SECONDS, LLM_FIRST_BYTE_SECONDS, LLM_RETRY_SECONDS
+from everloop.core.limits import LLM_ANSWER_BYTES, LLM_ATTEMPTS, LLM_CONNECT_SECONDS, LLM_FIRST_BYTE_SECONDS, LLM_RETRY_MAX_SECONDS, LLM_RETRY_SECONDS
 
 RETRIED = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
 """Statuses after which the same request is sent again."""
@@ -47,8 +47,8 @@ async def close() -> None:
 async def post(url: str, headers: Mapping[str, str], body: bytes, *, deadline: float = float("inf"), attempts: int = LLM_ATTEMPTS) -> Any:
     """POST until a response with status 200 begins; the caller reads and releases it.
 
-    Connection failures and the statuses in RETRIED are tried again, after Retry-After or a doubling pause, while the deadline
-    (monotonic seconds) allows. UpstreamFailed carries `upstream_status` and the provider's own words.
+    Connection failures and the statuses in RETRIED are tried again, after Retry-After or a doubling pause, while the deadline (monotonic
+    seconds) allows and the pause is bearable: a longer one is the client's to wait. UpstreamFailed carries `upstream_status` and the provider's own words.
     """
     import aiohttp
 
@@ -70,6 +70,8 @@ async def post(url: str, headers: Mapping[str, str], body: bytes, *, deadline: f
                 raise failure
             pause = _retry_after(response.headers, pause)
             failure.details["retry_after"] = pause
+            if pause > LLM_RETRY_MAX_SECONDS:
+                break
         except TimeoutError:
             failure = UpstreamFailed(f"{_host(url)} began no answer within {min(left, LLM_FIRST_BYTE_SECONDS):.0f} s.", upstream_status=504)
         except (aiohttp.ClientError, OSError) as error:

@@ -76,7 +76,8 @@ def _body(model: str, defaults: Mapping[str, Any], chat: Chat) -> dict[str, Any]
 def _whole(found: Mapping[str, Any], base: str, model: str, counted: Any, started: float) -> Answer:
     choices = found.get("choices") or []
     if not choices:
-        raise UpstreamFailed(f"{base} answered without choices.", upstream_status=200)
+        said = f": {http.words_of(found)}" if found.get("error") else ""
+        raise UpstreamFailed(f"{base} answered without choices{said}.", upstream_status=200)
     message = choices[0].get("message") or {}
     tools = tuple(message.get("tool_calls") or ())
     text = message.get("content") or message.get("refusal") or ""

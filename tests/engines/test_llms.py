@@ -110,6 +110,13 @@ def test_failures_are_retried_when_that_helps_and_say_what_the_provider_said(ups
     with pytest.raises(UpstreamFailed, match="401: bad key") as error:
         ask(serve)
     assert error.value.details["upstream_status"] == 401 and len(upstream.asked) == 4
+    upstream.script = [(429, {"retry-after": "30"}, {"error": {"message": "come back later"}})]
+    with pytest.raises(UpstreamFailed, match="come back later") as later:
+        ask(serve)
+    assert later.value.details["retry_after"] == 30 and len(upstream.asked) == 5
+    upstream.script = [(200, {}, {"error": {"message": "no such model"}})]
+    with pytest.raises(UpstreamFailed, match="without choices: no such model"):
+        ask(serve)
     upstream.script = [(500, {}, {})] * 3
     with pytest.raises(UpstreamFailed, match="answered 500"):
         ask(serve)

@@ -189,6 +189,9 @@ def test_openai_models_and_error_classes(ai: Any, there: SimpleNamespace) -> Non
             ask(ai, name)
     with pytest.raises(openai.InternalServerError, match="the provider says 500"):
         ask(ai, "fail-500", stream=True)
+    stream = ai.chat.completions.create(model="tutor", messages=user("break"), stream=True)
+    with pytest.raises(openai.APIError, match="ended its stream"):
+        list(stream)
 
 
 @pytest.mark.parametrize("model", ["tutor", "claude", "guarded"])
@@ -234,6 +237,11 @@ def test_anthropic_models_and_error_classes(claude: Any, there: SimpleNamespace)
         ask(claude, "fail-429")
     with pytest.raises(anthropic.InternalServerError, match="the provider says 500"):
         ask(claude, "fail-500", stream=True)
+    with (
+        pytest.raises(anthropic.APIError, match="ended its stream"),
+        claude.messages.stream(model="tutor", max_tokens=9, messages=user("break")) as stream,
+    ):
+        stream.get_final_message()
 
 
 def test_a_client_that_leaves_ends_the_providers_work(ai: Any, there: SimpleNamespace) -> None:

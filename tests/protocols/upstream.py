@@ -1,7 +1,7 @@
 """A server that plays LLM providers in tests: OpenAI's and Anthropic's dialects on a socket, in a thread of its own.
 
-It says back what the last user message asks: "count to N" streams words, "call the tool" calls the first tool, "leak" says a secret, anything else is
-echoed. A model called `fail-STATUS` answers with that status.
+It says back what the last user message asks: "count to N" streams words, "call the tool" calls the first tool, "leak" says a secret, "break" ends a
+stream in its middle, anything else is echoed. A model called `fail-STATUS` answers with that status.
 """
 
 from __future__ import annotations
@@ -103,6 +103,8 @@ class Provider:
             half = call["function"]["arguments"]
             deltas = [{"tool_calls": [{"index": 0, **call, "function": {**call["function"], "arguments": half[:6]}}]}]
             deltas.append({"tool_calls": [{"index": 0, "function": {"arguments": half[6:]}}]})
+        if "break" in words[-1]:
+            return await self._stream(request, [f"data: {json.dumps({'choices': [{'delta': {'content': 'half'}}]})}\n\n"])
         events = [{"model": model, "choices": [{"index": 0, "delta": d, "finish_reason": None}]} for d in deltas]
         events.append({"model": model, "choices": [{"index": 0, "delta": {}, "finish_reason": reason}]})
         events.append({"model": model, "choices": [], "usage": usage})
