@@ -46,7 +46,7 @@ def test_the_demo_tells_what_happened(tmp_path: Path) -> None:
     if "extractive" in said["prompt, policy, engine, release"]:
         assert "prompt text not tested: no LLM" in said["prompt, policy, engine, release"]
     figures = {f["name"]: f for f in stages["gate"]["figures"]}
-    assert figures["groundedness >= 0.9"]["value"] == 1.0 and figures["hit_rate@4 >= 0.7"]["n"] > 80
+    assert figures["groundedness >= 0.9"]["value"] > 0.98 and figures["hit_rate@4 >= 0.7"]["n"] > 80
     assert all(f["verdict"] == "pass" for f in figures.values() if f["value"] is not None)
     for what in ("answered (pii, redact)", "blocked (injection, block)", "blocked (harm, block)", "blocked (off_topic, block)"):
         assert what in said["endpoint"]
