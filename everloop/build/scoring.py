@@ -3,7 +3,8 @@
 Params: `endpoint` (its live release answers, and the predictions are its traffic, so its monitors see them) or `release` (an exact version or
 alias of a release, `release:credit@champion`; recorded apart); `dataset` (a reference) or `file` (CSV or Parquet where the worker runs);
 `out` (name of the dataset; NAME-scored by default) or `out_file` (a .parquet path where the worker runs); `inputs` True keeps the input
-columns beside the predictions; `at` (event time of the calls, epoch seconds).
+columns beside the predictions; `at` (event time of the calls, epoch seconds); `absent` "refuse" (default: a file without a column that the model
+takes is not scored) or "missing" (such a column counts as missing in every row).
 
 Every prediction has an id that `everloop why` takes. Rows that the release cannot take are listed in the run's refused.jsonl and the others
 are scored; where no row can be, BadInput says why and nothing is kept.
@@ -18,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from everloop.core.errors import BadInput
+from everloop.core.errors import BadInput, NotFound
 from everloop.core.limits import SCORE_CHUNK, SCORE_REFUSED_SHOWN
 
 PIPELINE: dict[str, Any] = {"steps": [{"name": "score", "call": "everloop.build.scoring:score", "after": []}], "params": {}}
@@ -36,7 +37,8 @@ def score(step: Any) -> dict[str, Any]:
         raise BadInput("Say which rows: `dataset` or `file`.", 'For example {"endpoint": "credit", "dataset": "dataset:new"}.')
     if params.get("release") and not target.startswith("release:"):
         target = f"release:{target}"
-    parts, source, kept = _rows(step)
+    parts, source, kept, names = _rows(step)
+    _need_columns(step, target, names, source)
     with tempfile.TemporaryDirectory() as folder:
         made = _Written(Path(folder) / "scored.parquet")
         try:
@@ -76,8 +78,28 @@ class _Written:
             self._writer = None
 
 
-def _rows(step: Any) -> tuple[Iterator[tuple[int, Any]], str, list[str]]:
-    """(chunks as (first row's place, Arrow table), where they come from, columns to keep: the id and time)."""
+def _need_columns(step: Any, target: str, names: list[str], source: str) -> None:
+    """BadInput where the rows lack columns that the model takes, unless `absent` is "missing"."""
+    absent = str(step.params.get("absent") or "refuse")
+    if absent not in ("refuse", "missing"):
+        raise BadInput(f"absent is {absent!r}.", "One of: refuse, missing.")
+    ref = target if target.startswith("release:") else next((p["ref"] for p in step.client.endpoints.get(target)["live"] if p["ref"]), None)
+    if ref is None:
+        raise NotFound(f"Nothing is live behind the endpoint {target!r}.", "Promote a version of its release first.")
+    pins = step.client.assets.get(ref)["manifest"]["pins"]
+    if "model" not in pins:
+        raise BadInput(f"{ref} is a chat release; it predicts nothing from rows.", "Name a predictive endpoint or release.")
+    wanted = [i["name"] for i in step.client.assets.get(pins["model"])["manifest"]["signature"]["inputs"]]
+    lacking = [name for name in wanted if name not in names]
+    if lacking and (absent == "refuse" or len(lacking) == len(wanted)):
+        raise BadInput(
+            f"{source} lacks {len(lacking)} of the {len(wanted)} columns that {ref} takes: {', '.join(lacking[:20])}.",
+            f"Its columns: {', '.join(names[:30])}. To count them as missing in every row: absent=missing.",
+        )
+
+
+def _rows(step: Any) -> tuple[Iterator[tuple[int, Any]], str, list[str], list[str]]:
+    """(chunks as (first row's place, Arrow table), where they come from, columns to keep: the id and time, all columns)."""
     import pyarrow.parquet as pq
 
     if step.params.get("file"):
@@ -85,13 +107,13 @@ def _rows(step: Any) -> tuple[Iterator[tuple[int, Any]], str, list[str]]:
 
         path = Path(str(step.params["file"])).expanduser()
         table = tables.read(path).table
-        return _cut(table), str(path), []
+        return _cut(table), str(path), [], list(table.column_names)
     asset = step.client.data.get(str(step.params["dataset"]))
     if asset["manifest"].get("format") != "table":
         raise BadInput(f"{asset['ref']} is a set of documents, not a table.", "Name a dataset that was loaded from CSV or Parquet.")
     roles = asset["manifest"]["roles"]
     file = pq.ParquetFile(io.BytesIO(step.client.assets.get_object(asset["manifest"]["files"][0]["digest"])))
-    return _batches(file), asset["ref"], [c for c in (roles["id"], roles["time"]) if c]
+    return _batches(file), asset["ref"], [c for c in (roles["id"], roles["time"]) if c], list(file.schema_arrow.names)
 
 
 def _batches(file: Any) -> Iterator[tuple[int, Any]]:

@@ -38,12 +38,13 @@ def register(app: typer.Typer) -> None:
         source: str = typer.Option(..., "--file", "--in", help="A .csv, .parquet or .json file, or dataset:NAME@VERSION"),
         target: Path = typer.Option(None, "--out", help="A .parquet, .csv or .jsonl file; without, only the dataset version is made"),
         inputs: bool = typer.Option(False, help="Keep the input columns beside the predictions"),
+        absent: str = typer.Option("refuse", help="Columns that the model takes and the file lacks: refuse, or missing (in every row)"),
     ) -> None:
         """Score a whole file in a worker.
 
         Predictions with ids, as a dataset version and a file; rows that cannot be scored are listed.
         """
-        said = _client().endpoints.score(name, _source(source), target, inputs=inputs)
+        said = _client().endpoints.score(name, _source(source), target, inputs=inputs, absent=absent)
         typer.echo(f"{said['scored']:,} of {said['rows']:,} rows scored by {said['release']}: {said['out']}{f', {target}' if target else ''}")
         for one in said["refused_rows"]:
             typer.echo(f"row {one['row']}: {one['why']}", err=True)

@@ -13,7 +13,7 @@ from everloop.core.errors import BadInput, EverloopError
 
 POLL_SECONDS = 0.3
 ENDED = ("finished", "failed", "killed")
-REFUSED = ("BadInput: ", "TooLarge: ")
+REFUSED = ("BadInput: ", "TooLarge: ", "NotFound: ", "Forbidden: ", "MissingDependency: ")
 """How the error of a step begins that refused its input."""
 SKIP = {"__pycache__", "node_modules", "venv", "build", "dist"}
 

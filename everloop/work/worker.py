@@ -15,10 +15,13 @@ from typing import Any
 
 import orjson
 
-from everloop.core.errors import BadInput, Conflict, EverloopError
+from everloop.core.errors import BadInput, Conflict, EverloopError, Forbidden, MissingDependency, NotFound
 from everloop.core.limits import LEASE_SECONDS, WORK_POLL_SECONDS, WORKER_IDLE_SECONDS
 from everloop.work.code import load
 from everloop.work.step import Step
+
+FINAL = (BadInput, NotFound, Forbidden, MissingDependency)
+"""Errors that trying again does not mend."""
 
 
 class _Stopped(BaseException):
@@ -93,7 +96,7 @@ class Worker:
         except (Exception, SystemExit) as error:
             said = f"{type(error).__name__}: {error}" if isinstance(error, EverloopError) else "".join(traceback.format_exception(error)[-3:])
             tail = said[-4000:]
-            path, body = "fail", {"error": tail, "retry": not isinstance(error, BadInput)}
+            path, body = "fail", {"error": tail, "retry": not isinstance(error, FINAL)}
             log.write(traceback.format_exc())
         finally:
             self.running = False

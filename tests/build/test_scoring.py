@@ -61,6 +61,7 @@ def test_a_file_through_a_release_itself(client, tmp_path: Path) -> None:  # noq
     for params, says in (
         ({"endpoint": "m", "release": "m", "dataset": "d"}, "what scores the rows"),
         ({"release": "m@1"}, "Say which rows"),
+        ({"release": "m@1", "dataset": "d", "absent": "skip"}, "absent is 'skip'"),
         ({"release": "m@1", "file": str(tmp_path / "none.csv")}, "cannot be read"),
     ):
         with pytest.raises(BadInput, match=says):
@@ -68,6 +69,10 @@ def test_a_file_through_a_release_itself(client, tmp_path: Path) -> None:  # noq
     client.endpoints.put("m", "predict", release="m")
     with pytest.raises(NotFound, match="Nothing is live"):
         score(client, endpoint="m", dataset="dataset:d")
+    loans(20).drop(columns="kind").to_csv(tmp_path / "narrow.csv", index=False)
+    with pytest.raises(BadInput, match="narrow.csv lacks 1 of the 2 columns that release:m@1 takes: kind"):
+        score(client, release="m@1", file=str(tmp_path / "narrow.csv"))
+    assert score(client, release="m@1", file=str(tmp_path / "narrow.csv"), out_file=str(tmp_path / "n.parquet"), absent="missing")["scored"] == 20
     loans(20).assign(income="much").to_csv(tmp_path / "bad.csv", index=False)
     with pytest.raises(BadInput, match="None of the 20 rows .* row 1: column 'income': found the text 'much'"):
         score(client, release="m@1", file=str(tmp_path / "bad.csv"))

@@ -103,7 +103,7 @@ def _labels(look: Look) -> None:
 
 
 def _classes(look: Look) -> None:
-    if look.task["task"] == "regression":
+    if look.task["task"] == "regression" or len(look.rows) < TRAIN_ROWS_MIN:
         return
     target = look.roles["target"]
     counts = targets(look.rows, target, look.task["task"]).value_counts()
