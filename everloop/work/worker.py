@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,22 @@ FINAL = (BadInput, NotFound, Forbidden, MissingDependency)
 
 class _Stopped(BaseException):
     """SIGTERM came while a step ran."""
+
+
+@contextlib.contextmanager
+def _signed_in(url: str, token: str) -> Iterator[None]:
+    """While a step runs, `el.connect()` in its code acts as its pipeline, in its project: never as whoever is at this machine."""
+    mine = {"EVERLOOP_URL": url, "EVERLOOP_API_KEY": token}
+    before = {name: os.environ.get(name) for name in mine}
+    os.environ.update(mine)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 class Worker:
@@ -85,7 +102,7 @@ class Worker:
             self.running = True
             if self.stopping:
                 raise _Stopped
-            with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+            with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log), _signed_in(self.url, task["token"]):
                 step = Step(task, client)
                 result = load(client, task["call"], task["code"], self.cache)(step)
                 step.run.flush()
