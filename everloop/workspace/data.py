@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from everloop.assets import table_roles, table_stats, tables
 from everloop.core.errors import BadInput, NotFound
-from everloop.core.limits import DOCUMENTS_PAGE_CHARS, INDEXES_KEPT, TABLE_PREVIEW_ROWS
+from everloop.core.limits import DOCUMENTS_PAGE_CHARS, INDEX_PREVIEW_ROWS, INDEXES_KEPT, TABLE_PREVIEW_ROWS
 from everloop.core.principal import Principal, Role
 from everloop.core.refs import Ref, check_name
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from everloop.workspace.workspace import Workspace
 
 FILE = "data.parquet"
+PASSAGE = ("chunk", "document", "path", "title", "heading", "position", "page", "text")
+"""What is told of a stored passage, where its index has it."""
 
 
 class Data:
@@ -129,6 +131,19 @@ class Data:
         found = await asyncio.to_thread(index.search, query, asked["k"], asked["mode"])
         return {"ref": asset["ref"], "items": [p for p in found if p["score"] >= asked["min_score"]]}
 
+    async def passages(self, who: Principal, ref: str, limit: int = INDEX_PREVIEW_ROWS, offset: int = 0) -> dict[str, Any]:
+        """Some of an index's passages as they are stored: {"ref", "items": [{"document", "title", "text", ...}], "next": offset or None}.
+
+        BadInput for an index that names no stored passages.
+        """
+        asset = await self.ws.assets.get(who.need(Role.viewer), Ref.parse(ref, "index"))
+        chunks = asset["manifest"].get("chunks")
+        if not isinstance(chunks, Mapping) or not isinstance(chunks.get("digest"), str):
+            raise BadInput(f"{asset['ref']} names no stored passages.", "Build one with the pipeline step everloop.build.index:build.")
+        limit, offset = max(1, min(limit, INDEX_PREVIEW_ROWS)), max(0, offset)
+        rows = await asyncio.to_thread(self._passages, who.project, chunks["digest"], offset, limit + 1)
+        return {"ref": asset["ref"], "items": rows[:limit], "next": offset + limit if len(rows) > limit else None}
+
     async def columns(self, who: Principal, ref: str, names: Sequence[str] | None = None) -> dict[str, list[Any]]:
         """A table's columns as Python values, None for missing, datetimes as ISO text. NotFound for a column that is not there."""
         asset = await self._dataset(who, ref)
@@ -207,6 +222,13 @@ class Data:
 
         file = next(f for f in manifest["files"] if f["path"] == FILE)
         return pq.read_table(str(self.ws.objects.path(project, file["digest"])), columns=None if names is None else list(names))
+
+    def _passages(self, project: str, digest: str, offset: int, limit: int) -> list[dict[str, Any]]:
+        import pyarrow.parquet as pq
+
+        file = pq.ParquetFile(str(self.ws.objects.path(project, digest)))
+        held = [name for name in PASSAGE if name in file.schema_arrow.names]
+        return list(file.read(columns=held).slice(offset, limit).to_pylist())
 
     def _slice(self, project: str, manifest: Mapping[str, Any], offset: int, limit: int) -> dict[str, list[Any]]:
         return table_stats.columns(self._table(project, manifest).slice(offset, limit))

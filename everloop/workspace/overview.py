@@ -52,7 +52,7 @@ class Overview:
         """An endpoint with how it goes: {**endpoint, "releases", "decision", "monitors", "stats", "totals", "state", "why"}.
 
         `releases` are the live ones with since when and by whom; `stats` are buckets of traces between `since` and `until` (epoch seconds of
-        event time; None: all there is); `state` is ok, attention or idle.
+        event time; None: all there is), `totals` the same figures over all of it; `state` is ok, attention or idle.
         """
         name, release = endpoint["name"], endpoint["spec"]["release"]
         history, decided, stats = await asyncio.gather(
@@ -74,7 +74,7 @@ class Overview:
             "monitors": watching,
             "stats": stats["items"],
             "bucket_s": stats["bucket_s"],
-            "totals": _totals(stats["items"]),
+            "totals": stats["whole"] or {"count": 0, "errors": 0, "p50_ms": None, "p95_ms": None, "cost": None, "tokens": 0},
             "state": state,
             "why": why,
         }
@@ -151,16 +151,3 @@ def _state(endpoint: dict[str, Any], monitors: list[dict[str, Any]]) -> tuple[st
     if missing:
         return "attention", f"No release has the alias {', '.join(missing)}, which the split names."
     return "ok", "" if monitors else "No monitor watches it."
-
-
-def _totals(stats: list[dict[str, Any]]) -> dict[str, Any]:
-    calls = sum(s["count"] for s in stats)
-    worst = [s["p95_ms"] for s in stats if s["p95_ms"] is not None]
-    costs = [s["cost"] for s in stats if s["cost"] is not None]
-    return {
-        "calls": calls,
-        "errors": sum(s["errors"] for s in stats),
-        "p95_ms": max(worst) if worst else None,
-        "cost": sum(costs) if costs else None,
-        "tokens": sum(s["tokens"] for s in stats),
-    }

@@ -151,19 +151,21 @@ class Traces:
     async def series(
         self, who: Principal, since: float | None = None, until: float | None = None, endpoint: str | None = None, buckets: int = SERIES_BUCKETS
     ) -> dict[str, Any]:
-        """`stats` over a range that may be open: {"items", "bucket_s", "since", "until"} with about `buckets` of a round length, empty ones left out."""
+        """`stats` over a range that may be open: {"items", "bucket_s", "since", "until", "whole"} with about `buckets` of a round length, empty ones
+        left out; `whole` is the same figures over all of the range (None where there is no trace in it)."""
         who.need(Role.viewer)
 
         def work(con: Any) -> dict[str, Any]:
             there = queries.extent(con, who.project, endpoint)
             if there is None:
-                return {"items": [], "bucket_s": 0.0, "since": since, "until": until}
+                return {"items": [], "bucket_s": 0.0, "since": since, "until": until, "whole": None}
             first = there[0] if since is None else since
             last = there[1] + 1 if until is None else until
             length = queries.round_bucket(max(last - first, 1.0), buckets)
             start = first - first % length
-            items = queries.stats(con, who.project, start, max(last, start), length, endpoint)
-            return {"items": items, "bucket_s": length, "since": start, "until": last}
+            items = [s for s in queries.stats(con, who.project, start, max(last, start), length, endpoint) if s["at"] + length > first]
+            whole = queries.stats(con, who.project, first, max(last, first), max(last - first, 1.0) * 2, endpoint)
+            return {"items": items, "bucket_s": length, "since": start, "until": last, "whole": whole[0] if whole else None}
 
         return await self.ws.telemetry.query(work)
 

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from everloop.workspace.gates import Gates
     from everloop.workspace.govern import Govern
     from everloop.workspace.identity import Identity
-    from everloop.workspace.indexes import Indexes
     from everloop.workspace.monitors import Monitors
     from everloop.workspace.overview import Overview
     from everloop.workspace.pipelines import Pipelines
@@ -199,13 +198,6 @@ class Workspace:
         from everloop.workspace.data import Data
 
         return Data(self)
-
-    @cached_property
-    def indexes(self) -> Indexes:
-        """What retrieval finds."""
-        from everloop.workspace.indexes import Indexes
-
-        return Indexes(self)
 
     @cached_property
     def runs(self) -> Runs:

@@ -266,7 +266,7 @@ def test_the_page_of_an_index_shows_its_passages_and_what_a_question_finds(brows
 
     chunks = passages(TEXTS)
     embedder = Lsa.fit([indexed(c) for c in chunks], {"dims": 3})
-    manifest = stores.get("arrays").create(chunks, embedder.embed).save(put)
+    manifest = stores.get("arrays").create(chunks, embedder).save(put)
     first = manifest["segments"][0]["chunks"]
     manifest |= {"embedder": {"name": "lsa", "dims": 3, "file": put(embedder.save())["digest"]}, "chunks": first, "count": len(chunks)}
     assert browser.post("/api/v1/assets", json={"kind": "index", "name": "notes", "manifest": manifest}).status_code == 201

@@ -26,9 +26,11 @@ _SHARES = {
 """Of a `curve_`: title, x, y, and whether the diagonal is drawn with it."""
 
 
-def is_series(key: str) -> bool:
-    """Whether a metric's key is drawn over steps (and not as one of the curves over a share)."""
-    return not key.startswith(PREFIX)
+def titled(key: str) -> tuple[str, str]:
+    """The title of a `curve_` and what its x axis is."""
+    name = key.removeprefix(PREFIX)
+    found = _SHARES.get(name)
+    return (found[0], found[1]) if found else (name.replace("_", " "), "Share")
 
 
 def importance(metrics: dict[str, Any]) -> list[dict[str, Any]]:

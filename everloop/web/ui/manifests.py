@@ -43,7 +43,16 @@ async def readable(page: View, asset: dict[str, Any]) -> dict[str, Any]:
 async def _dataset(page: View, asset: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
     if manifest.get("format") == "documents":
         found = dicts(manifest.get("documents"))
-        return {"documents": found[:DOCUMENTS_SHOWN], "total": len(found), "skipped": dicts(manifest.get("skipped"))[:DOCUMENTS_SHOWN]}
+        wanted = page.word("document")
+        at = next((i for i, d in enumerate(found) if wanted is not None and str(d.get("id")) == wanted), None)
+        read = await _or_none(lambda: page.ws.data.documents(page.who, asset["ref"], 1, at)) if at is not None else None
+        opened = read["items"][0] if read and read["items"] else None
+        return {
+            "documents": found[:DOCUMENTS_SHOWN],
+            "opened": opened,
+            "total": len(found),
+            "skipped": dicts(manifest.get("skipped"))[:DOCUMENTS_SHOWN],
+        }
     roles, stats = mapping(manifest.get("roles")), mapping(manifest.get("stats"))
     columns = []
     for column in dicts(manifest.get("schema")):
@@ -124,7 +133,7 @@ async def _index(page: View, asset: dict[str, Any], manifest: dict[str, Any]) ->
     found, problem = None, None
     if question:
         try:
-            found = await page.ws.indexes.search(page.who, asset["ref"], question, int(k) if k.isdigit() else 0, mode)
+            found = (await page.ws.data.search(page.who, asset["ref"], question, int(k) if k.isdigit() else 0, mode))["items"]
         except EverloopError as error:
             problem = error
     offset = int(told) if told.isdigit() else 0
@@ -138,7 +147,7 @@ async def _index(page: View, asset: dict[str, Any], manifest: dict[str, Any]) ->
         "found": found,
         "problem": problem,
         "offset": offset,
-        "passages": await _or_none(lambda: page.ws.indexes.passages(page.who, asset["ref"], INDEX_ROWS, offset)),
+        "passages": await _or_none(lambda: page.ws.data.passages(page.who, asset["ref"], INDEX_ROWS, offset)),
     }
 
 

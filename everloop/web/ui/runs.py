@@ -22,6 +22,8 @@ CELL_CHARS = 40
 """Length of a param's values for it to get a column by itself."""
 COMPARED = 8
 """Runs that are compared at most."""
+KEYS_COMPARED = 40
+"""Metrics whose series are looked for when runs are compared."""
 LOG, LOG_BYTES, LOG_SHOWN = "log.txt", 4_000_000, 20_000
 """A step's log: its file, the size up to which it is read, and how much of its end is shown."""
 KINDS = ("training", "evaluation", "pipeline", "step", "index", "batch", "ingest", "custom")
@@ -69,8 +71,8 @@ async def compare(page: Page) -> Response:
     if not 2 <= len(ids) <= COMPARED:
         raise BadInput(f"{len(ids)} runs are chosen.", f"Choose 2 to {COMPARED} in the list of runs.")
     found = [await page.ws.runs.get(page.who, id) for id in ids]
-    keys = [k for k in _keys(found, "metrics") if curves.is_series(k)]
-    drawn = [made for key in keys[: curves.CHARTS] if (made := await _over(page, key, found)) is not None]
+    keys = sorted(_keys(found, "metrics"), key=lambda key: not key.startswith(curves.PREFIX))
+    drawn = [made for key in keys[:KEYS_COMPARED] if (made := await _over(page, key, found)) is not None][: curves.CHARTS]
     return await page.render(
         "runs_compare.html",
         f"{len(found)} runs compared",
@@ -172,6 +174,9 @@ async def _over(page: View, key: str, found: Sequence[dict[str, Any]]) -> dict[s
                 series[f"{one['name']} {one['id'][-4:]}"] = {step: value for value, step, _ in points if isinstance(value, float)}
     if not series:
         return None
-    x = sorted({step for points in series.values() for step in points})
-    lines = [{"label": name, "values": [points.get(step) for step in x], "joined": True} for name, points in series.items()]
-    return charts.chart(key, x, lines, xlabel="Step", zero=False)
+    steps = sorted({step for points in series.values() for step in points})
+    lines = [{"label": name, "values": [points.get(step) for step in steps], "joined": True} for name, points in series.items()]
+    if key.startswith(curves.PREFIX):
+        title, across = curves.titled(key)
+        return charts.chart(title, [step / 1000 for step in steps], lines, xlabel=across, yrange=(0, 1.02), xrange=(0, 1))
+    return charts.chart(key, steps, lines, xlabel="Step", zero=False)
