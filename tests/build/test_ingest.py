@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from everloop.build import credit, ingest, tabular
+from everloop.build import credit, ingest, ingest_sql, tabular
 from everloop.core.errors import BadInput, EverloopError, NotFound
 from tests.conftest import free_port
 from tests.web.test_data import client  # noqa: F401 - a fixture
@@ -112,6 +112,26 @@ def test_a_query_loads_its_span_by_reference(client, tmp_path: Path, monkeypatch
     assert "secret" not in str(refused.value)
     with pytest.raises(NotFound):
         client.pipelines.get("load")
+
+
+def test_postgresql_gives_its_types_and_never_shows_its_password(postgres_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import sqlalchemy as sa
+
+    engine = sa.create_engine(postgres_url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("create table ingest_loans (id text, at timestamptz, amount numeric(10,2), ok boolean)"))
+        connection.execute(
+            sa.text("insert into ingest_loans values ('a', '2026-01-05T10:00Z', 12.50, true), ('b', '2026-01-12T10:00Z', null, false)")
+        )
+    engine.dispose()
+    (tmp_path / "url").write_text(postgres_url.replace("test@", "test:hush@") + "\n")
+    query = "select * from ingest_loans where at >= :since and at < :until"
+    since, until = (pd.Timestamp(d, tz="UTC").timestamp() for d in ("2026-01-05", "2026-01-12"))
+    table, shown = ingest_sql.fetch(f"file:{tmp_path}/url", query, {"since": since, "until": until}, "datetime")
+    assert table.to_pylist() == [{"id": "a", "at": pd.Timestamp("2026-01-05T10:00").to_pydatetime(), "amount": 12.5, "ok": True}]
+    with pytest.raises(BadInput) as refused:
+        ingest_sql.fetch(f"file:{tmp_path}/url", "select nothing from ingest_loans", {}, "datetime")
+    assert "hush" not in shown + str(refused.value) and 'column "nothing" does not exist' in str(refused.value)
 
 
 def test_a_schedule_loads_in_a_worker(tmp_path: Path) -> None:

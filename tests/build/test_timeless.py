@@ -36,6 +36,11 @@ def test_the_loop_closes_without_a_time_column(client) -> None:  # noqa: F811
     assert first["gate"]["promoted"] and first["split"]["by"] == "hash"
     client.endpoints.put("t", "predict", release="t")
     client.monitors.put("t", "t", checks=[{"check": "decay"}], window_days=7)
+    run = client.runs.start("v")
+    client.data.add("t", old.rename(columns={"b": "c"}), target="y", protected="group")
+    looked = tabular.validate(SimpleNamespace(params=PARAMS, inputs={}, client=client, run=run, log=print))
+    run.finish()
+    assert any("'b' is gone; 'c' is new" in f["what"] for f in looked["findings"])
     day = 86_400.0
     seen = []
     for week, turned in enumerate((False, True)):

@@ -9,7 +9,7 @@ from typing import Any
 
 from everloop.build.tabular.leaks import tells_target
 from everloop.build.tabular.table import NUMERIC, dataset_of, feature_kinds, labelled, need_task, targets
-from everloop.core.errors import BadInput
+from everloop.core.errors import BadInput, NotFound
 from everloop.core.limits import FINDINGS_SHOWN, TRAIN_CLASS_ROWS_MIN, TRAIN_ROWS_MIN
 
 LEVELS = ("error", "warning", "note")
@@ -59,6 +59,7 @@ def validate(step: Any) -> dict[str, Any]:
     frame = step.client.data.frame(asset["ref"])
     look = Look(asset["ref"], frame, labelled(frame, roles["target"], task["task"]), asset["manifest"], step.params)
     look_over(look)
+    _against_live(step, look)
     counts = {level: sum(f["level"] == level for f in look.findings) for level in LEVELS}
     step.run.log_metrics({"rows": len(frame), "rows_labelled": len(look.rows), "errors": counts["error"], "warnings": counts["warning"]})
     step.run.log_artifact(json.dumps(look.findings, indent=1, ensure_ascii=False).encode(), "findings.json")
@@ -218,6 +219,19 @@ def _contract(look: Look) -> None:
     for one in report["violations"][:20]:
         where = f"row {one['row']}, column {one['column']}" if one["row"] else f"column {one['column']}"
         look.say("error", "contract", where, f"{where}: {one['why']}.", "Fix the rows, or change the contract if it is wrong.")
+
+
+def _against_live(step: Any, look: Look) -> None:
+    """A warning where the features are others than the live model takes: a column that went missing in a load shows here."""
+    try:
+        live = step.client.assets.get(f"release:{step.params.get('name') or ''}@champion", "release")
+        model = step.client.assets.get(live["manifest"]["pins"]["model"])["manifest"]
+    except (NotFound, BadInput, KeyError):
+        return
+    changes = schema_changes(feature_kinds(look.manifest, look.left_out), model["signature"]["inputs"])
+    if changes:
+        what = f"The features differ from those of the live {live['ref']}: {'; '.join(changes[:10])}."
+        look.say("warning", "schema_change", look.ref, what, "Is the load whole? If so, callers must send the columns as they are now.")
 
 
 def schema_changes(kinds: Mapping[str, str], inputs: list[Mapping[str, Any]]) -> list[str]:
