@@ -69,7 +69,7 @@ def run(step: Any) -> dict[str, Any]:
 def adopt(step: Any) -> dict[str, Any]:
     """Make a servable version of a scikit-learn model that MLflow's client logged: skops, ONNX where it agrees, signature, classes.
 
-    Answers {"model", "engine", "from"}. A pickle is unpacked only here, in the worker, and only where a step before made it in this run, or where
+    Answers {"model", "engine", "from", "filled"}: a model that takes no missing values gets them filled before it, and the log says by what. A pickle is unpacked only here, in the worker, and only where a step before made it in this run, or where
     the param `trust_pickle` says that whoever logged it is trusted. BadInput says what stands in the way.
     """
     from everloop.engines.convert import to_onnx, to_skops
@@ -83,6 +83,8 @@ def adopt(step: Any) -> dict[str, Any]:
     train, task = client.data.get(got["train"]), got["task"]
     frame = client.data.frame(train["ref"])
     x = frame[_features(model, info, frame, train["manifest"]["roles"], asset["ref"])]
+    kind = type(model).__name__
+    model, filled = complete(model, x, asset["ref"])
     classes = _classes(model, task, frame[train["manifest"]["roles"]["target"]], asset["ref"])
     signature = infer_signature(x, classes)
     for column in signature["inputs"]:
@@ -91,10 +93,56 @@ def adopt(step: Any) -> dict[str, Any]:
     files = {"model.skops": to_skops(model), **({"model.onnx": onnx} if onnx else {})}
     manifest = {"format": "sklearn", "engine": "onnx" if onnx else "skops", "files": client.assets.put_files(files), "task": task["task"]}
     manifest |= {"classes": classes or [], "positive": task["positive"], "signature": signature, "conversion": evidence}
-    manifest |= {"training": {"dataset": got["train"], "holdout": got.get("holdout"), "rows": len(x), "model": type(model).__name__}}
+    manifest |= {"training": {"dataset": got["train"], "holdout": got.get("holdout"), "rows": len(x), "model": kind, "filled": filled}}
     made = client.assets.register("model", asset["name"] + SERVABLE, manifest, run=step.run.id, reads=[asset["ref"], got["train"]])
+    if filled:
+        values = ", ".join(f"{name} by {value!r}" for name, value in filled.items())
+        step.log(f"The model takes no missing values, so they are filled before it as the training rows have it (median, or most frequent): {values}")
     step.log(f"{made['ref']}: {asset['ref']} with {len(x.columns)} features, served by {manifest['engine']}{'' if onnx else ': ' + evidence['why']}")
-    return {"model": made["ref"], "engine": manifest["engine"], "from": asset["ref"]}
+    return {"model": made["ref"], "engine": manifest["engine"], "from": asset["ref"], "filled": ", ".join(filled)}
+
+
+def complete(model: Any, x: Any, ref: str) -> tuple[Any, dict[str, Any]]:
+    """(a model that answers rows with missing values, what fills them by column): itself and {} where it does so already.
+
+    Else a pipeline that fills numbers by the median of `x` and texts by the most frequent. BadInput where the model answers no row of `x` at all.
+    """
+    import pandas as pd
+
+    numbers = [name for name in x.columns if pd.api.types.is_numeric_dtype(x[name]) and x[name].dtype != bool]
+    empty = pd.DataFrame({name: pd.Series([float("nan")] if name in numbers else [None], dtype=float if name in numbers else object) for name in x})
+    if _answers(model, empty) is None:
+        return model, {}
+    from sklearn.compose import ColumnTransformer
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import Pipeline
+
+    fillers = [
+        (name, SimpleImputer(strategy="median") if name in numbers else SimpleImputer(missing_values=None, strategy="most_frequent"), [name])
+        for name in x
+    ]
+    fill = ColumnTransformer(fillers, verbose_feature_names_out=False).set_output(transform="pandas").fit(x)
+    filled = Pipeline([("fill", fill), ("model", model)])
+    error = _answers(filled, empty) or _answers(filled, x.head(20))
+    if error is not None:
+        raise BadInput(
+            f"{ref} does not answer rows of the data: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            "Put what the script does to its columns into a scikit-learn Pipeline, and log that.",
+        )
+    return filled, {name: _native(fill.named_transformers_[name].statistics_[0]) for name in x}
+
+
+def _answers(model: Any, rows: Any) -> Exception | None:
+    """What the model raises when it is asked for these rows; None if it answers."""
+    try:
+        model.predict(rows)
+    except Exception as error:
+        return error
+    return None
+
+
+def _native(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value
 
 
 def _param(step: Any, name: str, example: str) -> str:

@@ -123,7 +123,7 @@ def adapted(template: str, files: dict[str, bytes], folder: Path, data: Path, ta
         values = _of_table(data, target) | {"DATA": where}
         if template == "script":
             kept["train.py"] = _script(script)
-            values["FILE"] = data.name
+            values["FILE"] = _read_path(kept["train.py"].decode(), data)
     name = re.sub(r"[^A-Za-z0-9]+", "-", data.resolve().stem).strip("-").lower() or "mine"
     values["NAME"] = name
     for path in ("project.py", "README.md"):
@@ -156,6 +156,16 @@ def questions(folder: Path) -> bytes:
         f"{len(found)} of {len(paths)} files can be read; questions.jsonl has {len(cases)} first questions about them: put real ones in their place."
     )
     return ("\n".join([*(json.dumps(case, ensure_ascii=False) for case in cases), *_declined()]) + "\n").encode()
+
+
+def _read_path(source: str, data: Path) -> str:
+    """The path under which a script reads its data, where it says so in one place and the path stays inside its folder; else the data's own name."""
+    found = {*re.findall(r"""read_(?:csv|parquet|table)\(\s*["']([^"']+)["']""", source)}
+    inside = [path for path in found if not path.startswith("/") and ".." not in path.split("/") and "://" not in path]
+    if len(inside) == 1:
+        return inside[0]
+    typer.echo(f"note: set FILE in project.py to the path under which the script reads its data (taken: {data.name}).", err=True)
+    return data.name
 
 
 def with_llm(source: str) -> str:

@@ -9,7 +9,10 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import OneHotEncoder
 
 from everloop.build import script
 from everloop.build.tabular import split
@@ -60,6 +63,24 @@ def test_a_logged_model_becomes_servable(client: Client, steps, form: str) -> No
     assert told["prediction"] == model.predict(asked)[0]
     assert told["probability_yes"] == pytest.approx(model.predict_proba(asked)[0][1], abs=1e-5)
     assert {"model:m@1", steps.inputs["split"]["train"]} <= {n["ref"] for n in client.why(made["model"])["nodes"]}
+
+
+def test_a_model_that_takes_no_missing_values_gets_them_filled(client: Client, steps) -> None:  # noqa: F811
+    rows = steps.rows.assign(c=np.where(steps.rows.a > 0, "u", "v"))
+    client.data.add("m-train", rows.assign(a=rows.a.where(rows.index % 9 > 0), c=rows.c.where(rows.index % 7 > 0, None)), target="y")
+    steps.inputs["split"]["train"] = "dataset:m-train"
+    prepare = ColumnTransformer([("c", OneHotEncoder(), ["c"])], remainder="passthrough")
+    model = Pipeline([("prepare", prepare), ("classify", LogisticRegression())]).fit(rows[["a", "b", "c"]], rows.y)
+    steps.inputs["run"] = {"model": logged(client, model, "skops")}
+    made = script.adopt(steps)
+    filled = client.assets.get(made["model"])["manifest"]["training"]["filled"]
+    assert made["filled"] == "a, b, c" and filled["c"] in ("u", "v")
+    release = client.assets.release("m", "predict", {"model": made["model"]})
+    client.endpoints.put("m", "predict")
+    client.assets.move_alias(release["ref"], "champion")
+    told = client.endpoints.predict("m", [{"a": None, "b": 0.5, "c": None}])["predictions"][0]
+    by_hand = model.predict_proba(pd.DataFrame([{"a": filled["a"], "b": 0.5, "c": filled["c"]}]))[0][1]
+    assert told["probability_yes"] == pytest.approx(by_hand, abs=1e-5)
 
 
 def test_a_pickle_from_elsewhere_is_not_opened(client: Client, steps) -> None:  # noqa: F811

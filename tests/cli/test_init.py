@@ -95,6 +95,17 @@ def test_data_of_ones_own_take_the_place_of_the_sample(tmp_path: Path) -> None:
     assert not (tmp_path / "y").exists()
 
 
+def test_a_script_of_ones_own_is_taken_with_the_path_it_reads(tmp_path: Path) -> None:
+    (tmp_path / "people.csv").write_text("a,gone\n" + "".join(f"{i},{i % 2}\n" for i in range(60)))
+    (tmp_path / "fit.py").write_text('import pandas as pd\nframe = pd.read_csv("in/people.csv", sep=",")\n# registered_model_name="gone"\n')
+    words = ("--template", "script", "--script", "fit.py", "--data", "people.csv", "--target", "gone")
+    everloop("init", "x", *words, folder=tmp_path)
+    made = (tmp_path / "x" / "project.py").read_text()
+    assert 'FILE = "in/people.csv"' in made and 'DATA = "../people.csv"' in made and 'NAME = "people"' in made
+    assert (tmp_path / "x" / "train.py").read_text() == (tmp_path / "fit.py").read_text()
+    assert "No script is named" in everloop("init", "y", *words[:2], *words[4:], folder=tmp_path, code=2)
+
+
 def test_documents_of_ones_own_bring_first_questions(tmp_path: Path) -> None:
     docs = tmp_path / "Our papers"
     docs.mkdir()
