@@ -16,6 +16,8 @@ from everloop.store.words import terms
 
 DIMS = 128
 LEAST_DIMS, TEXTS_PER_DIM = 8, 3
+FEW = 16
+"""Up to this many texts are embedded one by one, more as one sparse product."""
 VOCABULARY = 60_000
 """Terms kept at most: those that most texts hold."""
 POWER_ITERATIONS = 5
@@ -42,6 +44,7 @@ class Lsa:
         """
         import numpy as np
         from sklearn.utils.extmath import randomized_svd
+        from threadpoolctl import threadpool_limits
 
         dims, seed = int(settings.get("dims", DIMS)), int(settings.get("seed", 0))
         if dims < 1:
@@ -55,7 +58,8 @@ class Lsa:
         weights = _entropy(matrix)
         rows = _weigh(matrix, weights)
         dims = min(dims, max(LEAST_DIMS, len(texts) // TEXTS_PER_DIM), *rows.shape)
-        _, values, components = randomized_svd(rows, dims, n_iter=POWER_ITERATIONS, random_state=seed)
+        with threadpool_limits(1):  # threads that wait for each other make it slower, not faster, and the sums depend on their number
+            _, values, components = randomized_svd(rows, dims, n_iter=POWER_ITERATIONS, random_state=seed)
         total = float(rows.multiply(rows).sum()) or 1.0
         made = np.ascontiguousarray(components.T, dtype=np.float32)
         return cls(names, weights, made, float((values**2).sum() / total))
@@ -64,29 +68,33 @@ class Lsa:
         """See `Embedder.embed`."""
         import numpy as np
 
-        out = np.zeros((len(texts), self.dims), np.float32)
-        for i, text in enumerate(texts):
-            found = [(self.names[t], n) for t, n in Counter(terms(text)).items() if t in self.names]
-            if found:
-                ids = np.array([j for j, _ in found])
-                values = (1 + np.log(np.array([n for _, n in found], np.float32))) * self.weights[ids]
-                out[i] = values @ self.components[ids]
+        if len(texts) > FEW:
+            out = _weigh(_matrix([Counter(terms(text)) for text in texts], self.names), self.weights) @ self.components
+        else:
+            out = np.zeros((len(texts), self.dims), np.float32)
+            for i, text in enumerate(texts):
+                ids, values = self._known(Counter(terms(text)))
+                out[i] = np.einsum("i,ij->j", values, self.components[ids])
         length = np.linalg.norm(out, axis=1, keepdims=True)
-        return np.divide(out, length, out=out, where=length > 0)
+        return np.divide(out, length, out=np.zeros_like(out), where=length > 1e-9)
+
+    def _known(self, counts: Counter[str]) -> tuple[Any, Any]:
+        """(rows of the components, weights) of the terms that it knows."""
+        import numpy as np
+
+        found = [(self.names[t], n) for t, n in counts.items() if t in self.names]
+        ids = np.array([j for j, _ in found], np.int64)
+        return ids, (1 + np.log(np.array([n for _, n in found], np.float32))) * self.weights[ids]
 
     def share(self, text: str) -> float:
         """The length of a text's terms that the dimensions hold, over the length of all; a term that it does not know counts as one of a single text."""
         import numpy as np
 
         counts = Counter(terms(text))
-        found = [(self.names[t], n) for t, n in counts.items() if t in self.names]
-        if not found:
-            return 0.0
-        ids = np.array([j for j, _ in found])
-        values = (1 + np.log(np.array([n for _, n in found], np.float32))) * self.weights[ids]
+        ids, values = self._known(counts)
         unknown = sum((1 + np.log(n)) ** 2 for t, n in counts.items() if t not in self.names)
-        held = float(np.linalg.norm(values @ self.components[ids]))
-        return min(1.0, held / float(np.sqrt((values**2).sum() + unknown)))
+        whole = float(np.sqrt((values**2).sum() + unknown))
+        return min(1.0, float(np.linalg.norm(np.einsum("i,ij->j", values, self.components[ids]))) / whole) if len(ids) else 0.0
 
     def save(self) -> bytes:
         """As npz."""

@@ -93,7 +93,7 @@ class Segment:
         rows = _top(found, k if coarse is None else max(COARSE_KEPT, 4 * k))
         scores = found[rows]
         if coarse is not None:
-            exact = share * np.maximum(self.vectors[rows] @ vector, 0) + (0 if total is None else total[rows])
+            exact = share * np.maximum(np.einsum("ij,j->i", self.vectors[rows], vector), 0) + (0 if total is None else total[rows])
             scores = np.where(scores < 0, scores, exact)
         order = np.lexsort((rows, -scores))[:k]
         return [(float(scores[i]), int(rows[i])) for i in order if scores[i] > FLOOR]
