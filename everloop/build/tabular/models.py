@@ -93,9 +93,9 @@ def validated(name: str, x: Any, y: Any, kinds: Mapping[str, str], task: Mapping
         model = candidate(name, kinds, task["task"], len(x)).fit(x.iloc[fit], y.iloc[fit])
         fitted.append((model, look))
         if name == "boosting":
-            losses.append([loss(y.iloc[look], p, classes) for p in _staged(model, x.iloc[look], classes)])
+            losses.append(_loss_by_tree(model, x.iloc[look], y.iloc[look], classes))
             some = fit[:: max(1, len(fit) // 2000)]
-            train_losses.append([loss(y.iloc[some], p, classes) for p in _staged(model, x.iloc[some], classes)])
+            train_losses.append(_loss_by_tree(model, x.iloc[some], y.iloc[some], classes))
     trees, curve = None, []
     if name == "boosting":
         curve = np.average(losses, axis=0, weights=[len(look) for _, look in fitted]).tolist()
@@ -140,11 +140,26 @@ def loss(y: Any, p: Any, classes: list[str] | None) -> float:
 
 def losses_of(y: Any, p: Any, classes: list[str] | None) -> np.ndarray:
     """The loss by row."""
+    return _losses(_truth(y, classes), p, classes)
+
+
+def _truth(y: Any, classes: list[str] | None) -> np.ndarray:
+    """The target as numbers: itself, or each row's place among the classes."""
     if classes is None:
-        return np.asarray((np.asarray(y, float) - p) ** 2)
+        return np.asarray(y, float)
     place = {c: i for i, c in enumerate(classes)}
-    mine = p[np.arange(len(p)), [place[v] for v in y]]
-    return np.asarray(-np.log(np.clip(mine, _TINY, 1.0)))
+    return np.asarray([place[v] for v in y])
+
+
+def _losses(truth: np.ndarray, p: np.ndarray, classes: list[str] | None) -> np.ndarray:
+    if classes is None:
+        return np.asarray((truth - p) ** 2)
+    return np.asarray(-np.log(np.clip(p[np.arange(len(p)), truth], _TINY, 1.0)))
+
+
+def _loss_by_tree(model: Any, x: Any, y: Any, classes: list[str] | None) -> list[float]:
+    truth = _truth(y, classes)
+    return [float(_losses(truth, p, classes).mean()) for p in _staged(model, x, classes)]
 
 
 def probabilities(model: Any, x: Any, classes: list[str] | None) -> np.ndarray:
