@@ -63,7 +63,7 @@ class OffTopic(TextCheck):
 
     It compares words: a question about something else in the documents' own words passes, one in words they never use fails. Choose
     `min_overlap` from texts that are on topic (`everloop.build.tutor.topic` takes the documents' own sentences). On everloop's documentation,
-    weighed by rarity and calibrated to 1 % false alarms on its sentences (0.29), it stopped 2 of 98 answerable questions and 6 of 8 off-topic ones.
+    weighed by rarity and calibrated to 1 % false alarms on its sentences (about 0.3), it stopped 2 of 98 answerable questions and 6 of 8 off-topic ones.
     """
 
     vocabulary: tuple[str, ...] = ()

@@ -5,8 +5,9 @@ A sentence's score is the share of the question's weight that it covers: each te
 late counts less. Sentences are chosen by maximal marginal relevance (Carbonell and Goldstein, 1998). It declines where the best sentence, with
 the headings above it, covers less than `min_score` of the question's weight.
 
-On 55 answerable and 10 unanswerable questions about everloop's own documentation (it was improved while looking at these, so read it as an upper
-bound): with 4 passages, 2 sentences and min_score 0.25 it declined 22 % of the answerable ones and 90 % of the unanswerable.
+On 98 answerable and 30 unanswerable questions about everloop's own documentation (it was improved while looking at most of these, so read it as
+an upper bound): with 4 passages, 3 sentences and min_score 0.25 it declined 9 % of the answerable ones and 70 % of the unanswerable, and its
+answers had 66 % of the expected answers' words. Asked in other words than the documents', it finds less.
 """
 
 from __future__ import annotations
