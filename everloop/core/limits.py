@@ -126,6 +126,14 @@ PASSWORDS_AT_ONCE = 2
 """Passwords checked at the same time; each takes 32 MB and some 60 ms of one core."""
 PASSWORDS_WAITING = 50
 """Sign-ins that wait for their check before TooMany."""
+OIDC_MINUTES = 10
+"""Time that a sign-in at an identity provider may take."""
+OIDC_PENDING = 10_000
+"""Sign-ins under way that are remembered; the oldest is forgotten first."""
+OIDC_SECONDS = 10.0
+"""An identity provider must answer within this."""
+OIDC_ANSWER_BYTES = 1024 * 1024
+"""Most that is read of an identity provider's answer."""
 REFUSALS_KEPT = 200
 """Kinds of refused requests gathered in one second; the rest are counted together."""
 HOME_FREE_BYTES = 64 * 1024 * 1024

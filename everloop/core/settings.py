@@ -32,6 +32,8 @@ class Settings:
 
     home: folder of all state. records_url: SQLAlchemy URL; "" means SQLite under home. objects_url: "" means a folder under home.
     workers: worker processes that the server starts when there is work (0: none, they are started elsewhere).
+    public_url: how browsers reach the server where that is not its own address (a proxy): https://everloop.example.com
+    oidc_*: sign-in by an identity provider, off without an issuer (see web/oidc.py); oidc_roles: `group=project:role, ...`.
     fsync: False only for tests of other things: acknowledged writes then survive a crash of the process, not of the machine.
     """
 
@@ -43,6 +45,13 @@ class Settings:
     workers: int = 1
     fsync: bool = True
     test_reset: bool = False
+    public_url: str = ""
+    oidc_issuer: str = ""
+    oidc_client_id: str = ""
+    oidc_client_secret: str = field(default="", repr=False)
+    oidc_scopes: str = "openid profile email"
+    oidc_groups: str = "groups"
+    oidc_roles: str = ""
 
     @property
     def url(self) -> str:
@@ -82,3 +91,4 @@ def _flag(raw: object) -> bool:
 
 
 _KINDS = {"home": Path, "host": str, "port": int, "records_url": str, "objects_url": str, "workers": int, "fsync": _flag, "test_reset": _flag}
+_KINDS |= dict.fromkeys(("public_url", "oidc_issuer", "oidc_client_id", "oidc_client_secret", "oidc_scopes", "oidc_groups", "oidc_roles"), str)

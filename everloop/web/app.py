@@ -18,7 +18,7 @@ from fastapi.responses import JSONResponse, RedirectResponse
 
 import everloop
 from everloop.core.settings import Settings
-from everloop.web import problems, signin
+from everloop.web import oidc, problems, signin
 from everloop.web.auth import SignIn
 from everloop.web.frame import Frame
 from everloop.web.limits import BodyLimit
@@ -72,8 +72,10 @@ def create_app(settings: Settings, workspace: Workspace | None = None) -> FastAP
     problems.install(app)
     for folder in FOLDERS:
         _take_in(folder, app, ws)
-    app.include_router(signin.router)
-    app.state.rights.add(signin.rights)
+    app.state.oidc = oidc.configured(settings)
+    for module in (signin, oidc):
+        app.include_router(module.router)
+        app.state.rights.add(module.rights)
     app.add_api_route("/", _root, include_in_schema=False)
     app.add_middleware(SignIn, ws=ws, rights=app.state.rights)  # the last one added is the outermost
     app.add_middleware(BodyLimit)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from typing import Any
+from urllib.parse import urlencode, urlsplit
 
 from fastapi import APIRouter, Body, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
@@ -19,7 +20,8 @@ router = APIRouter(include_in_schema=False)
 @router.get("/login")
 async def login_page(ws: Ws, request: Request, next: str = "/ui") -> HTMLResponse:
     """The sign-in page."""
-    return HTMLResponse(_page(safe_next(next)))
+    provider = request.app.state.oidc.provider.issuer if request.app.state.oidc else ""
+    return HTMLResponse(_page(safe_next(next), provider=provider))
 
 
 @router.post("/login")
@@ -80,9 +82,9 @@ async def switch_project(who: Who, ws: Ws, request: Request) -> Response:
     return answer
 
 
-def set_session(request: Request, answer: Response, token: str) -> None:
+def set_session(request: Request, answer: Response, token: str, secure: bool = False) -> None:
     """Give the browser its session: not readable by scripts, not sent with other sites' requests."""
-    secure = request.url.scheme == "https"
+    secure = secure or request.url.scheme == "https"
     answer.set_cookie(COOKIE, token, max_age=int(SESSION_SECONDS), httponly=True, samesite="lax", secure=secure)
 
 
@@ -96,8 +98,10 @@ def _address(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
-def _page(back: str, problem: str = "") -> str:
+def _page(back: str, problem: str = "", provider: str = "") -> str:
     told = f'<p class="error" role="alert">{html.escape(problem)}</p>' if problem else ""
+    where = html.escape(urlencode({"next": back}), quote=True)
+    other = f'<p><a href="/oidc/start?{where}">Sign in with {html.escape(urlsplit(provider).netloc)}</a></p>' if provider else ""
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark"><title>Sign in - everloop</title><link rel="stylesheet" href="/static/everloop.css"><link rel="icon" href="/static/icon.svg" type="image/svg+xml">
@@ -105,7 +109,7 @@ def _page(back: str, problem: str = "") -> str:
 <form method="post" action="/login"><input type="hidden" name="next" value="{html.escape(back, quote=True)}">
 <p><label for="user">User</label><input id="user" name="user" autocomplete="username" required autofocus></p>
 <p><label for="password">Password</label><input id="password" name="password" type="password" autocomplete="current-password" required></p>
-<p><button type="submit" class="primary">Sign in</button></p></form></main></body></html>"""
+<p><button type="submit" class="primary">Sign in</button></p></form>{other}</main></body></html>"""
 
 
 rights = {

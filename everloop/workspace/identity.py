@@ -11,6 +11,7 @@ import base64
 import hashlib
 import hmac
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -19,6 +20,7 @@ import sqlalchemy as sa
 
 from everloop.core.errors import BadInput, Forbidden, NotFound, Unauthorized
 from everloop.core.principal import DEFAULT_PROJECT, SYSTEM, Principal, Role
+from everloop.store import federated
 from everloop.store import identity as store
 from everloop.store.schema import projects
 from everloop.store.secret import home_secret
@@ -158,6 +160,23 @@ class Identity:
         """A session for a user who has proved who they are: {"token", "csrf", "project"}."""
         opened = await self.ws.records.write(who, lambda tx: store.open_session(tx, who.name.removeprefix("user:"), who.project))
         return {**opened, "project": who.project}
+
+    async def sign_in_by_provider(
+        self, issuer: str, subject: str, wished: str, groups: set[str], mapping: Mapping[str, Mapping[str, str]]
+    ) -> dict[str, str]:
+        """A session for a subject that an identity provider has vouched for (the caller has checked its token).
+
+        The user is made at the first sign-in, and has the roles that the groups bring by `mapping`. Forbidden if they have none in any project.
+        """
+
+        def work(tx: Any) -> str:
+            name = federated.find_or_make(tx, issuer, subject, wished)
+            federated.follow_groups(tx, name, groups, mapping)
+            return name
+
+        name = await self.ws.records.write(SYSTEM, work)
+        self.forget()
+        return await self.open_session(await self.of_user(name))
 
     async def by_session(self, token: str) -> tuple[Principal, str] | None:
         """The principal of a session and its CSRF token, or None if it is unknown or over."""
