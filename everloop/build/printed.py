@@ -11,6 +11,8 @@ import re
 import textwrap
 from collections.abc import Iterator
 
+from everloop.assets.readers.pdf import LOCK
+
 WIDTH, HEIGHT, MARGIN = 595.0, 842.0, 60.0
 """A4 in points, and the margin on each side."""
 STYLES = {"h1": ("Helvetica-Bold", 20.0), "h2": ("Helvetica-Bold", 14.0), "text": ("Helvetica", 10.5), "code": ("Courier", 9.0)}
@@ -21,6 +23,11 @@ _MARKS = re.compile(r"\[([^\]]*)\]\([^)]*\)|[*_`]{1,3}")
 
 def to_pdf(markdown: str) -> bytes:
     """The text of a Markdown page as the bytes of a PDF with as many pages as it needs."""
+    with LOCK:
+        return _drawn(markdown)
+
+
+def _drawn(markdown: str) -> bytes:
     import pypdfium2 as pdfium
     import pypdfium2.raw as raw
 
