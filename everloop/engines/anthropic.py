@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 from everloop.core.errors import BadInput, UpstreamFailed
@@ -25,7 +25,8 @@ REASONS = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", 
 
 @llms.add("anthropic")
 def make(spec: Mapping[str, Any], secrets: Secrets) -> Serve:
-    """An engine from `{"model", "key"?, "base_url"?, "params"?, "prices"?}`; BadInput without a model.
+    """An engine from `{"model", "key"?, "base_url"?, "params"?, "prices"?}`; BadInput without a model, or for a key that may
+    not go there.
 
     Without base_url it asks ANTHROPIC_BASE_URL of the server's environment, else Anthropic, and there the key is env:ANTHROPIC_API_KEY if not
     said otherwise.
@@ -38,6 +39,8 @@ def make(spec: Mapping[str, Any], secrets: Secrets) -> Serve:
     url, reference = f"{base}/v1/messages", str(spec.get("key") or "")
     if "key" not in spec and not spec.get("base_url"):
         reference = "env:ANTHROPIC_API_KEY"
+    with suppress(UpstreamFailed):  # a key that is not there is told of when it is needed; one that may not go there, now
+        secrets(reference, url)
 
     async def serve(call: Call) -> Answer:
         chat: Chat = call.inputs

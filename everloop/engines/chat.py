@@ -59,14 +59,15 @@ def env_secrets(reference: str, url: str) -> str:
         raise BadInput(f"{reference!r} is not a reference to a secret.", "Write it as env:NAME_OF_THE_VARIABLE.")
     name = reference.removeprefix("env:")
     home = f"{name.removesuffix('_KEY').removesuffix('_API')}_BASE_URL"
-    host = urlsplit(url).netloc
+    parts = urlsplit(url)
+    host = parts.netloc
     allowed = {KEY_HOSTS.get(name), urlsplit(os.environ.get(home, "")).netloc} - {None, ""}
     if host not in allowed:
         raise BadInput(
             f"The key {name} may not be sent to {host}.",
             f"It may go to: {', '.join(sorted(map(str, allowed)))}."
             if allowed
-            else f"Say where it may go, in the server's environment: {home}={url}",
+            else f"Say where it may go in the server's environment: {home}={parts.scheme}://{host}",
         )
     value = os.environ.get(name)
     if not value:

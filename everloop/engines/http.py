@@ -76,7 +76,7 @@ async def post(url: str, headers: Mapping[str, str], body: bytes, *, deadline: f
             failure = UpstreamFailed(f"{_host(url)} began no answer within {min(left, LLM_FIRST_BYTE_SECONDS):.0f} s.", upstream_status=504)
         except (aiohttp.ClientError, OSError) as error:
             failure = UpstreamFailed(
-                f"{_host(url)} cannot be reached: {type(error).__name__}: {error}.",
+                f"{_host(url)} cannot be reached: {_why(error)}.",
                 "Check that the server is up and its base_url.",
                 upstream_status=None,
             )
@@ -173,6 +173,15 @@ def _retry_after(headers: Mapping[str, str], otherwise: float) -> float:
         except (KeyError, ValueError):
             continue
     return otherwise
+
+
+def _why(error: Exception) -> str:
+    """Why a connection failed, in the operating system's words where it has some."""
+    cause = getattr(error, "os_error", error)
+    number = getattr(cause, "errno", None)
+    if isinstance(number, int) and number > 0:
+        return os.strerror(number)
+    return str(getattr(cause, "strerror", None) or error or type(error).__name__)
 
 
 def _host(url: str) -> str:

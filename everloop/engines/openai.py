@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,7 +28,8 @@ def is_local(url: str) -> bool:
 
 @llms.add("openai")
 def make(spec: Mapping[str, Any], secrets: Secrets) -> Serve:
-    """An engine from `{"model", "base_url"?, "key"?, "params"?, "prices"?, "organization"?}`; BadInput without a model.
+    """An engine from `{"model", "base_url"?, "key"?, "params"?, "prices"?, "organization"?}`; BadInput without a model, or for
+    a key that may not go there.
 
     Without base_url it asks OPENAI_BASE_URL of the server's environment, else OpenAI, and there the key is env:OPENAI_API_KEY if not said
     otherwise. Parameters of a call win over `params`; all pass through to the provider.
@@ -43,6 +44,8 @@ def make(spec: Mapping[str, Any], secrets: Secrets) -> Serve:
     reference = str(spec.get("key") or "")
     if "key" not in spec and not spec.get("base_url") and os.environ.get("OPENAI_API_KEY"):
         reference = "env:OPENAI_API_KEY"
+    with suppress(UpstreamFailed):  # a key that is not there is told of when it is needed; one that may not go there, now
+        secrets(reference, url)
 
     def counted(found: Mapping[str, Any], model: str, seconds: float) -> Usage:
         return priced(_usage(found, provider, model, seconds), spec.get("prices"), free=is_local(base))

@@ -199,7 +199,7 @@ def _map_messages(messages: Sequence[Mapping[str, Any]], change: Callable[[str],
     return made
 
 
-_LITERAL = frozenset({"type", "id", "role", "detail", "format", "media_type", "url", "data", "file_id", "tool_call_id"})
+_LITERAL = frozenset({"type", "id", "role", "detail", "format", "media_type", "url", "data", "file_id", "file_data", "tool_call_id"})
 """Keys whose values are no words."""
 
 

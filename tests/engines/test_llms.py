@@ -18,6 +18,7 @@ from everloop.engines import http
 from everloop.engines.chat import env_secrets, make
 from everloop.engines.choose import choose
 from everloop.engines.extractive import REFUSAL
+from everloop.serve.tools import ToolCalls
 
 WHO = Principal("t", "default", Role.admin)
 
@@ -122,7 +123,7 @@ def test_failures_are_retried_when_that_helps_and_say_what_the_provider_said(ups
         ask(serve)
     upstream.server.shutdown()
     upstream.server.server_close()
-    with pytest.raises(UpstreamFailed, match="cannot be reached"):
+    with pytest.raises(UpstreamFailed, match="cannot be reached: Connection refused"):
         ask(serve)
 
 
@@ -150,6 +151,31 @@ def test_anthropic_is_spoken_from_openai_shapes(upstream: Upstream) -> None:
     upstream.script = [(200, {}, events)]
     _, text, chunks = ask(serve, stream=True)
     assert text == "one two" and chunks[-1].usage.tokens_out == 2 and chunks[-1].finish_reason == "stop"
+
+
+def test_anthropic_streams_tools_takes_schemas_and_says_what_it_cannot(upstream: Upstream) -> None:
+    serve = make({"name": "anthropic", "model": "claude-haiku-4-5", "base_url": upstream.url}, lambda *_: "")
+    block = {"type": "content_block_start", "index": 0, "content_block": {"type": "tool_use", "id": "t1", "name": "add", "input": {}}}
+    events: list[Any] = [{"type": "message_start", "message": {"model": "c", "usage": {"input_tokens": 3, "output_tokens": 0}}}, block]
+    events += [{"type": "content_block_delta", "delta": {"type": "input_json_delta", "partial_json": part}} for part in ('{"a"', ": 1}")]
+    events += [{"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 9}}, {"type": "message_stop"}]
+    schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
+    upstream.script = [(200, {}, events)]
+    _, _, chunks = ask(serve, stream=True, chat={"response_format": schema, "tools": [], "parallel_tool_calls": False})
+    made = ToolCalls()
+    for chunk in chunks:
+        made.add(chunk.tool_calls)
+    assert made.calls()[0]["function"] == {"name": "add", "arguments": '{"a": 1}'} and made.calls()[0]["id"] == "t1"
+    assert chunks[-1].finish_reason == "tool_calls" and chunks[-1].usage.tokens_out == 9
+    assert upstream.asked[0][2]["output_config"] == {"format": {"type": "json_schema", "schema": {"type": "object"}}}
+    with pytest.raises(BadInput, match="response_format 'json_object'"):
+        ask(serve, chat={"response_format": {"type": "json_object"}})
+    broken = [{"role": "assistant", "tool_calls": [{"id": "t", "function": {"name": "f", "arguments": "{no"}}]}, {"role": "user", "content": "x"}]
+    with pytest.raises(BadInput, match="not JSON"):
+        ask(serve, messages=broken)
+    upstream.script = [(200, {}, events[:-1])]
+    with pytest.raises(UpstreamFailed, match="before the answer was whole"):
+        ask(serve, stream=True)
 
 
 PASSAGES = [
@@ -219,6 +245,8 @@ def test_a_key_is_named_never_written_and_goes_only_home(monkeypatch: pytest.Mon
     assert env_secrets("env:OPENAI_API_KEY", "https://api.openai.com/v1/chat/completions") == "k"
     with pytest.raises(BadInput, match="may not be sent to evil.example"):
         env_secrets("env:OPENAI_API_KEY", "https://evil.example/v1")
+    with pytest.raises(BadInput, match="may not be sent"):
+        make({"name": "openai", "model": "m", "key": "env:OPENAI_API_KEY", "base_url": "https://evil.example/v1"}, env_secrets)
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     assert env_secrets("env:OPENAI_API_KEY", "http://127.0.0.1:9/v1/chat/completions") == "k"
     monkeypatch.setenv("DATABASE_PASSWORD", "p")
