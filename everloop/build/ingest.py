@@ -105,7 +105,7 @@ def _from_folder(step: Any, before: Any) -> tuple[list[tuple[str, Any]], dict[st
     found = sorted(p for p in folder.glob(pattern) if p.is_file() and _wanted(p, pattern))
     if len(found) > INGEST_FILES:
         raise TooLarge(f"{folder} has {len(found):,} files for {pattern!r}; {INGEST_FILES:,} at most are loaded.", "Join them, or narrow the glob.")
-    digests = {p.relative_to(folder).as_posix(): blake3.blake3(p.read_bytes()).hexdigest() for p in found}
+    digests = {p.relative_to(folder).as_posix(): blake3.blake3().update_mmap(p).hexdigest() for p in found}
     source = before["manifest"]["source"] if before else {}
     known = dict(source.get("files") or {}) if source.get("kind") == "folder" and source.get("folder") == str(folder) else {}
     changed = [name for name, digest in digests.items() if known.get(name, digest) != digest]

@@ -23,7 +23,7 @@ from everloop.core.errors import BadInput, NotFound
 from everloop.core.limits import SCORE_CHUNK, SCORE_REFUSED_SHOWN
 
 PIPELINE: dict[str, Any] = {"steps": [{"name": "score", "call": "everloop.build.scoring:score", "after": []}], "params": {}}
-"""`client.endpoints.score("credit", "new.csv", "scored.parquet")` and `everloop predict` use it under the name `score`."""
+"""`client.endpoints.score("credit", "new.csv", "scored.parquet")` and `everloop predict` use it under the name `batch-scoring`."""
 OWN = ("row", "prediction", "prediction_id")
 
 

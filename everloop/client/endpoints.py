@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from everloop.core.errors import BadInput
 
-SCORE = "score"
+SCORE = "batch-scoring"
 """The pipeline that `score` declares and runs."""
 
 
@@ -57,7 +57,7 @@ class Endpoints:
         sets, pipelines = Data(self._http), Pipelines(self._http)
         plain = name.removeprefix("release:").partition("@")[0]
         ref = data if isinstance(data, str) and data.startswith("dataset:") else sets.add(f"{plain}-to-score", data, roles={})["ref"]
-        pipelines.put(SCORE, {"steps": [{"name": SCORE, "call": "everloop.build.scoring:score", "after": []}], "params": {}})
+        pipelines.put(SCORE, {"steps": [{"name": "score", "call": "everloop.build.scoring:score", "after": []}], "params": {}})
         asked = {"release" if name.startswith("release:") else "endpoint": name, "dataset": ref, **params}
         run = pipelines.run(SCORE, asked)["id"]
         done = {**pipelines.wait(run, timeout)["tasks"][0]["result"], "run": run}
