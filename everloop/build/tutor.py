@@ -54,6 +54,8 @@ REQUIREMENTS = [
     "refusal_accuracy >= champion - 0.05",
 ]
 """What a tutor must show before it goes live: thresholds that say when to stop, then comparisons with the champion on the same questions."""
+FEW = 60
+"""Cases below which some requirements cannot be shown."""
 CASES = Path(__file__).with_name("tutor_cases.jsonl")
 """Questions about everloop's documentation, one JSON object a line."""
 CHUNKS = {"chars": 800, "overlap": 120}
@@ -151,12 +153,14 @@ def cases() -> list[dict[str, Any]]:
     return parse(CASES.read_bytes())
 
 
-def requirements(own: bool = False, llm: bool = False) -> list[str]:
+def requirements(own: bool = False, llm: bool = False, cases: int = FEW) -> list[str]:
     """The gate's requirements. For one's `own` documents, whose questions are generated, those that need people's questions are left out.
 
     An `llm` words its answers freely, which groundedness judges no better than chance, so it only has to show a floor; and it may take longer.
+    Fewer `cases` than FEW cannot show a latency at the 95th percentile at all, nor an error rate below 5 %.
     """
     needs_people = ("answer_relevance >= 0.3", "refusal_accuracy >= 0.7", "refusal_accuracy >= 0.4 on kind=unanswerable")
     slower = {"groundedness >= 0.9": "groundedness >= 0.5", "latency_p95_ms <= 2000": "latency_p95_ms <= 30000"}
     rules = [rule for rule in REQUIREMENTS if not (own and rule in needs_people)]
-    return [slower.get(rule, rule) for rule in rules] if llm else rules
+    rules = [slower.get(rule, rule) for rule in rules] if llm else rules
+    return rules if cases >= FEW else ["error_rate <= 0.1" if r.startswith("error_rate") else r for r in rules if not r.startswith("latency")]

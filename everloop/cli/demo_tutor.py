@@ -34,6 +34,7 @@ class Made:
     index: str = ""
     policy: str = ""
     engine: dict[str, Any] = field(default_factory=dict)
+    cases: int = 0
     releases: list[str] = field(default_factory=list)
     decisions: list[dict[str, Any]] = field(default_factory=list)
     traces: list[str] = field(default_factory=list)
@@ -141,6 +142,7 @@ def _suite(client: Any, stage: Stage, made: Made, options: Options) -> None:
             f"{made_up} questions were generated from your documents' headings and sentences (tag: generated), so they are easier than people's"
         )
     stage.refs["suite"] = suite["ref"]
+    made.cases = suite["manifest"]["count"]
     kinds = suite["manifest"]["kinds"]
     stage.say(f"{suite['manifest']['count']} questions: {', '.join(f'{n} {kind.replace(chr(95), chr(32))}' for kind, n in kinds.items())}")
 
@@ -152,10 +154,11 @@ def _gate_first(client: Any, stage: Stage, made: Made, own: bool) -> None:
     if begun is not None:
         client._http.delete(f"/api/v1/assets/release/{NAME}/aliases/champion")
         stage.say(f"{begun['ref']} was live from an earlier demo; it was taken down to begin again")
-    client.gates.declare("release", NAME, suite=f"suite:{NAME}", requirements=tutor.requirements(own, made.llm))
+    client.gates.declare("release", NAME, suite=f"suite:{NAME}", requirements=tutor.requirements(own, made.llm, made.cases))
     decision = _evaluate(client, stage, made, made.releases[0])
     if decision["verdict"] != "pass":
-        raise EverloopError(f"{decision['ref']} did not pass its gate: {decision['why']}", "Nothing went live. See the decision in the UI.")
+        few = f" The documents gave {made.cases} questions; more documents give more." if own and decision["verdict"] == "inconclusive" else ""
+        raise EverloopError(f"{decision['ref']} did not pass its gate: {decision['why']}", f"Nothing went live.{few} See the decision in the UI.")
     client.assets.move_alias(decision["ref"], "champion", decision=decision["id"], why="the demo's first version passed its gate")
     stage.say(f"pass: {decision['ref']} is champion")
     client.endpoints.put(NAME, "chat", release=NAME)
