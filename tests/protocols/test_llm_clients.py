@@ -244,6 +244,24 @@ def test_anthropic_models_and_error_classes(claude: Any, there: SimpleNamespace)
         stream.get_final_message()
 
 
+def test_an_endpoints_bounds_hold_for_streams(ai: Any, there: SimpleNamespace) -> None:
+    import openai
+
+    there.client.endpoints.put("narrow", "chat", release="tutor", limits={"concurrency": 1, "timeout_s": 1})
+    there.provider.pause = 0.2
+    try:
+        stream = ai.chat.completions.create(model="narrow", messages=user("count to 100"), stream=True)
+        next(iter(stream))
+        with pytest.raises(openai.InternalServerError, match="1 calls under way") as busy:
+            ai.chat.completions.create(model="narrow", messages=user("x"))
+        assert busy.value.status_code == 503 and busy.value.response.headers["retry-after"] == "1"
+        with pytest.raises(openai.APIError, match="did not answer within 1 s"):
+            list(stream)
+        assert ai.chat.completions.create(model="narrow", messages=user("x")).choices[0].message.content == "You said: x"
+    finally:
+        there.provider.pause = 0.0
+
+
 def test_a_client_that_leaves_ends_the_providers_work(ai: Any, there: SimpleNamespace) -> None:
     import openai
 
