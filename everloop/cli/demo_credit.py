@@ -253,11 +253,11 @@ class _Credit:
         if self.decision["verdict"] != "pass":
             s.say(f"{made['release']} is refused ({self.decision['verdict']}); {self.champion} goes on")
             self.retrained.append(
-                f"week {week.number}: {demo_figures.alarm(seen, self.task['task'])}; retrained; {made['release']} refused ({self.decision['verdict']})"
+                f"week {week.number}: {demo_figures.alarm(seen, self.task['task'])}; retrained; {_plain(made['release'])} refused ({self.decision['verdict']})"
             )
             return False
         self.retrained.append(
-            f"week {week.number}: {demo_figures.alarm(seen, self.task['task'])}; retrained; {made['release']} passed its gate{demo_figures.compared(self.decision)}"
+            f"week {week.number}: {demo_figures.alarm(seen, self.task['task'])}; retrained; {_plain(made['release'])} passed{demo_figures.compared(self.decision)}"
         )
         return True
 
@@ -338,8 +338,10 @@ class _Credit:
         """What the last screen says."""
         name = self.feed.name
         lines = [*self.events[:1], *_shortened(self.retrained), *self.events[1:]]
-        told = [f"{metric} {old.value:.3f} (n {old.n}) -> {new.value:.3f} (n {new.n})" for metric, (old, new) in self.recovered.items()]
+        told = [f"{metric} {old.value:.3f} -> {new.value:.3f}" for metric, (old, new) in self.recovered.items()]
         if told:
+            old, new = next(iter(self.recovered.values()))
+            told[-1] += f" (n {old.n}, {new.n})"
             lines.append(f"approved and promoted; live {', '.join(told)}")
         links = {"endpoint": f"/ui/endpoints/{name}", "monitor": f"/ui/monitors/{name}"} if self.champion else {"pipeline": f"/ui/pipelines/{name}"}
         if self.decision.get("id"):
@@ -351,6 +353,10 @@ class _Credit:
         if self.waiting:
             following.insert(0, f"everloop gates approve {self.waiting}")
         self.report.tell(CASE, title, lines, links, following)
+
+
+def _plain(ref: str) -> str:
+    return ref.partition(":")[2]
 
 
 def _shortened(lines: list[str], most: int = 4) -> list[str]:

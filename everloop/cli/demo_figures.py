@@ -116,11 +116,17 @@ def monitor_line(seen: Mapping[str, Any], task: str) -> str:
 
 def _losses(score: Mapping[str, Any], task: str) -> str:
     """Losses that rose beyond their limit, else all, each beside what it was when the champion passed its gate."""
-    losses = (score.get("details") or {}).get("losses") or {}
-    rose = {name: one for name, one in losses.items() if one["rise"] > one["limit"]}
-    named = {"error": "mean absolute error" if task == "regression" else "error rate", "brier": "Brier score"}
-    told = [f"{named.get(name, name)} {_round(one['live'])} (was {_round(one['reference'])})" for name, one in (rose or losses).items()]
+    told = [f"{_named(name, task)} {_round(one['live'])} (was {_round(one['reference'])})" for name, one in _rose(score).items()]
     return f"{', '.join(told)} on {score['n']} outcomes"
+
+
+def _rose(score: Mapping[str, Any]) -> dict[str, Any]:
+    losses = dict((score.get("details") or {}).get("losses") or {})
+    return {name: one for name, one in losses.items() if one["rise"] > one["limit"]} or losses
+
+
+def _named(loss: str, task: str) -> str:
+    return {"error": "mean absolute error" if task == "regression" else "error rate", "brier": "Brier score"}.get(loss, loss)
 
 
 def short(decision: Mapping[str, Any]) -> str:
@@ -130,18 +136,23 @@ def short(decision: Mapping[str, Any]) -> str:
 
 
 def compared(decision: Mapping[str, Any]) -> str:
-    """The paired comparison with the champion in brackets, or nothing."""
+    """The paired comparison with the champion after a colon, or nothing."""
     for score in decision["scores"]:
         details = score.get("details") or {}
         if details.get("champion") is not None and details.get("candidate") is not None:
-            return f" ({_metric(score['name'])} {_round(details['candidate'])} against {_round(details['champion'])})"
+            return f": {_metric(score['name'])} {_round(details['candidate'])} against {_round(details['champion'])}"
     return ""
 
 
 def alarm(seen: Mapping[str, Any], task: str) -> str:
-    """Why the monitor acted, in a few words."""
+    """Why the monitor acted, in a few words: `Brier score rose to 0.11 from 0.079 (n 1498)`."""
     score = next((s for s in seen["scores"] if s["verdict"] == "fail" and (s.get("details") or {}).get("basis") == "labels"), None)
-    return f"{_losses(score, task)} rose" if score is not None else "the monitor called for action"
+    if score is None:
+        return "the monitor called for action"
+    rose = _rose(score)
+    name, one = max(rose.items(), key=lambda item: item[1]["rise"])
+    more = f" and {', '.join(_named(other, task) for other in rose if other != name)}" if len(rose) > 1 else ""
+    return f"{_named(name, task)} rose to {_round(one['live'])} from {_round(one['reference'])}{more} (n {score['n']})"
 
 
 def quality(sent: Iterable[Mapping[str, Any]], task: Mapping[str, Any]) -> dict[str, Any]:
