@@ -100,11 +100,11 @@ class Oip:
         raise NotFound(f"The Open Inference Protocol has no {method} /v2/{'/'.join(parts)}.", "POST /v2/models/NAME/infer predicts.")
 
     async def _model(self, who: Principal, name: str, version: str | None) -> tuple[Ref, dict[str, Any]]:
-        """The live release behind an endpoint and its model's manifest; NotFound for another version than a live one."""
-        endpoint = await self.ws.endpoints.get(who, name)
-        if endpoint["kind"] != "predict":
+        """The live release behind an endpoint and its model's manifest; NotFound for another version than a live one. No records are read again."""
+        kind, refs = await self.ws.endpoints.live(who, name)
+        if kind != "predict":
             raise BadInput(f"The endpoint {name!r} is for chat.", "Call it at /v1/chat/completions.")
-        live = [Ref.parse(part["ref"]) for part in endpoint["live"] if part["ref"]]
+        live = [Ref.parse(ref) for ref in refs]
         found = next((ref for ref in live if version in (None, ref.at)), None)
         if found is None:
             raise NotFound(f"The model {name!r} has no live version {version or ''}.", f"Live: {', '.join(r.at for r in live) or 'none'}.")

@@ -239,6 +239,11 @@ def _dumps(value: Any) -> str:
     return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY).decode()
 
 
+def _loads(text: Any) -> Any:
+    """JSON from SQLite, whose JSON columns turn a bare number into a number of its own."""
+    return text if isinstance(text, int | float) else orjson.loads(text)
+
+
 def _engine(url: str, fsync: bool) -> sa.Engine:
     if not url.startswith("sqlite"):
         return sa.create_engine(url, pool_size=READERS + 2, pool_pre_ping=True, json_serializer=_dumps, json_deserializer=orjson.loads)
@@ -251,7 +256,7 @@ def _engine(url: str, fsync: bool) -> sa.Engine:
         max_overflow=20,
         connect_args={"timeout": 30, "check_same_thread": False},
         json_serializer=_dumps,
-        json_deserializer=orjson.loads,
+        json_deserializer=_loads,
     )
 
     @sa.event.listens_for(engine, "connect")

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from everloop.core.errors import TooLarge
 from everloop.core.limits import BODY_BYTES, UPLOAD_BYTES
 from everloop.web.problems import send_error
 
-UPLOADS = ("/api/v1/objects", "/api/v1/datasets", "/api/v1/runs/", "/api/2.0/mlflow-artifacts/", "/files/")
+UPLOADS = (
+    "/api/v1/objects",
+    "/api/v1/datasets",
+    *(f"{api}/{number}/mlflow-artifacts/" for api in ("/api", "/ajax-api") for number in ("2.0", "3.0")),
+)
 """Paths whose bodies are streamed to disk, never held in memory whole."""
+_RUN_FILES = re.compile(r"/api/v1/runs/[^/]+/artifacts/.+")
 
 
 def body_limit(path: str) -> int:
     """Bytes that a request to `path` may carry."""
-    return UPLOAD_BYTES if path.startswith(UPLOADS) else BODY_BYTES
+    return UPLOAD_BYTES if path.startswith(UPLOADS) or _RUN_FILES.fullmatch(path) else BODY_BYTES
 
 
 class BodyLimit:
@@ -24,12 +30,15 @@ class BodyLimit:
         self.app = app
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         limit = body_limit(scope["path"])
-        length = next((value for name, value in scope["headers"] if name == b"content-length"), None)
-        if length is None:
+        told = {name: value for name, value in scope["headers"] if name in (b"content-length", b"transfer-encoding")}
+        length = told.get(b"content-length")
+        if length is None and not told and scope["method"] in ("GET", "HEAD"):
+            await self.app(scope, receive, send)
+        elif length is None:
             await self._counted(scope, receive, send, limit)
         elif not length.isdigit() or int(length) > limit:
             await send_error(scope, send, _too_large(scope["path"], limit))

@@ -37,10 +37,11 @@ class Endpoints:
         self.ws = ws
         self._releases: dict[tuple[str, str], asyncio.Task[Serve]] = {}
         self._served: dict[tuple[str, str], Serve] = {}
+        self._specs: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
         self._live: dict[tuple[str, str], dict[str, tuple[str, Serve]]] = {}
         self._opening: dict[tuple[str, str], asyncio.Lock] = {}
 
-    async def stop(self) -> None:
+    async def on_stop(self) -> None:
         """Let go of the connections to LLM providers."""
         from everloop.engines import http
 
@@ -60,6 +61,15 @@ class Endpoints:
         """Serve an endpoint by its new spec from now on."""
         self._served.pop((who.project, name), None)
         await self._fill(who, release)
+
+    async def live(self, who: Principal, name: str) -> tuple[str, list[str]]:
+        """(kind, exact releases behind the endpoint in the order of its split), from memory, as calls are served: no records are read."""
+        who.need(Role.caller)
+        if (who.project, name) not in self._served:
+            await self._open(who.reading(), name)
+        kind, spec = self._specs[who.project, name]
+        held = self._live.get((who.project, spec["release"]), {})
+        return kind, [held[part["alias"]][0] for part in spec["split"] if part["alias"] in held]
 
     async def list(self, who: Principal) -> dict[str, Any]:
         """All endpoints of the project with what is live: {"items", "next"}."""
@@ -209,6 +219,7 @@ class Endpoints:
             live = lambda: self._live.get((who.project, release), {})
             chosen = split(name, spec["split"], live, spec["shadow"], self.ws.spawn, self._write)
             bounded = limit(chosen, name, int(bounds["concurrency"]), float(bounds["timeout_s"]))
+            self._specs[who.project, name] = (found["kind"], spec)
             self._served[who.project, name] = record(bounded, self._write)
             return self._served[who.project, name]
 

@@ -75,7 +75,7 @@ class Identity:
         self._secret = b""
         self.sign_in: SignIn = Passwords(ws)
 
-    async def start(self) -> None:
+    async def on_start(self) -> None:
         """Read (or make) the home's secret; make the first admin if EVERLOOP_ADMIN_PASSWORD says so and there is no way in yet."""
         self._secret = home_secret(self.ws.home)
         password = os.environ.get("EVERLOOP_ADMIN_PASSWORD")

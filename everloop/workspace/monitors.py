@@ -34,7 +34,7 @@ class Monitors:
         self.ws = ws
         self._ticking: dict[tuple[str, str], asyncio.Lock] = {}
 
-    async def start(self) -> None:
+    async def on_start(self) -> None:
         """Look for due monitors from now on."""
         self.ws.spawn(self._loop())
 

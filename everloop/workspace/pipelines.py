@@ -39,7 +39,7 @@ class Pipelines:
         self._loop: asyncio.Task[Any] | None = None
         self._supervisor: Supervisor | None = None
 
-    async def start_loop(self) -> None:
+    async def on_start(self) -> None:
         """Start the scheduler and, where settings allow workers, their supervisor."""
         if self.ws.settings.workers > 0:
             who = Principal("worker", SYSTEM.project, Role.editor, kind="worker")
@@ -52,7 +52,7 @@ class Pipelines:
             )
         self._loop = self.ws.spawn(self._tick_forever())
 
-    async def stop(self) -> None:
+    async def on_stop(self) -> None:
         """Stop the scheduler and the workers."""
         if self._loop is not None:
             self._loop.cancel()
@@ -76,13 +76,8 @@ class Pipelines:
         """One pipeline; NotFound if there is none."""
         return await self.ws.records.read(who.need(Role.viewer), lambda tx: _get(tx, name))
 
-    async def start(
-        self, who: Principal | None = None, name: str = "", params: Mapping[str, Any] | None = None, trigger: str = "manual"
-    ) -> dict[str, Any]:
-        """Start a run of pipeline `name`; answers the run. (Called with nothing it is the workspace's start hook.)"""
-        if who is None:
-            await self.start_loop()
-            return {}
+    async def start(self, who: Principal, name: str, params: Mapping[str, Any] | None = None, trigger: str = "manual") -> dict[str, Any]:
+        """Start a run of pipeline `name`; answers the run."""
         who.need(Role.editor, "start a pipeline")
         run = await self.ws.records.write(who, lambda tx: _start(tx, name, dict(params or {}), trigger))
         self._wake()

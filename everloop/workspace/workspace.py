@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from everloop.workspace.traces import Traces
 
 STARTED = ("identity", "endpoints", "pipelines", "monitors")
-"""Facades with something to start or stop, in order."""
+"""Facades with something to start or stop (`on_start`, `on_stop`), in order."""
 KEPT_AT_RESET = ("server.lock", "server.log", "secret")
 
 
@@ -82,7 +82,7 @@ class Workspace:
         await self.records.write(SYSTEM, default_project)
         await asyncio.to_thread(self.telemetry.open)
         for name in STARTED:
-            hook = getattr(getattr(self, name), "start", None)
+            hook = getattr(getattr(self, name), "on_start", None)
             if hook is not None:
                 await hook()
         await asyncio.to_thread(self.telemetry.wait_open)
@@ -98,7 +98,7 @@ class Workspace:
         """Stop loops, wait for writes under way, close the stores."""
         self.started = False
         for name in reversed(STARTED):
-            hook = getattr(self.__dict__.get(name), "stop", None)
+            hook = getattr(self.__dict__.get(name), "on_stop", None)
             if hook is not None:
                 await hook()
         for task in list(self.background):

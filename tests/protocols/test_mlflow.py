@@ -189,3 +189,13 @@ def test_autolog_logs_a_whole_training(mlflow: Any, client: Client) -> None:
     assert ours["params"]["max_depth"] == "2" and ours["metrics"]["training_score"] > 0.5
     theirs = mlflow.get_run(run.info.run_id)
     assert theirs.outputs.model_outputs and theirs.inputs.dataset_inputs
+
+
+def test_a_file_of_100_mb_goes_up_and_down(mlflow: Any, tmp_path: Path) -> None:
+    """Artifacts stream to disk, so they are not held to the limit of other requests' bodies."""
+    data = os.urandom(1 << 20) * 100
+    (tmp_path / "weights.bin").write_bytes(data)
+    with mlflow.start_run() as run:
+        mlflow.log_artifact(str(tmp_path / "weights.bin"))
+    got = mlflow.artifacts.download_artifacts(f"{run.info.artifact_uri}/weights.bin", dst_path=str(tmp_path / "down"))
+    assert Path(got).read_bytes() == data

@@ -152,3 +152,28 @@ def test_invocations_in_each_format(client: TestClient, kind: str, body: bytes) 
     assert client.post("/invocations", content=body, headers={"content-type": kind}).json() == {"predictions": [1, 0]}
     bad = client.post("/invocations", content=b"{}", headers={"content-type": "application/json"})
     assert bad.status_code == 400 and bad.json()["error_code"] == "BAD_REQUEST"
+
+
+def test_a_call_reads_no_records_and_follows_an_alias_at_once(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask = {"inputs": tensors(a=[1.0], b=[0.0])}
+    first = client.post("/v2/models/credit/infer", json=ask).json()
+    ws = client.app.state.workspace
+    reads = 0
+    read = ws.records.read
+
+    async def counted(*given: Any) -> Any:
+        nonlocal reads
+        reads += 1
+        return await read(*given)
+
+    monkeypatch.setattr(ws.records, "read", counted)
+    for _ in range(5):
+        assert client.post("/v2/models/credit/infer", json=ask).json()["outputs"] == first["outputs"]
+    assert reads == 0
+
+    async def move() -> None:
+        await ws.assets.move_alias(WHO, await make_release(ws, flip=True), "champion")
+
+    client.portal.call(move)
+    after = client.post("/v2/models/credit/infer", json=ask).json()
+    assert after["model_version"] == "2" and after["outputs"] != first["outputs"]

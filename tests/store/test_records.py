@@ -76,3 +76,22 @@ def test_a_closed_store_says_so(records: Records, who: Principal) -> None:
     records.close()
     with pytest.raises(Busy):
         records.write_sync(who, put("late"))
+
+
+@pytest.mark.parametrize("value", [5, 0, 2.5, "5", "text", True, None, [1], {"a": 1}])
+def test_any_json_value_comes_back_as_it_was(records: Records, who: Principal, value: object) -> None:
+    """SQLite stores a bare number in a JSON column as a number, which is no JSON text."""
+    row = {
+        "id": "t1",
+        "project": "default",
+        "run": "r",
+        "step": "s",
+        "state": "ready",
+        "call": "m:f",
+        "params": {},
+        "result": value,
+        "after": [],
+        "error": "",
+    }
+    records.write_sync(who, lambda tx: tx.run(schema.tasks.insert().values(**row, attempts=0, key="", created_at=0.0, by="t")))
+    assert records.read_sync(who, lambda tx: tx.value(sa.select(schema.tasks.c.result))) == value

@@ -111,3 +111,18 @@ def test_documents_are_read_back_by_page_and_folders_load(client: Client, tmp_pa
         client.data.add_documents("none", {"x.pdf": b""})
     with pytest.raises(NotFound):
         client.data.get("none")
+
+
+def test_only_uploads_may_be_large() -> None:
+    from everloop.core.limits import BODY_BYTES, UPLOAD_BYTES
+    from everloop.web.limits import body_limit
+
+    for path in (
+        "/api/v1/objects",
+        "/api/v1/datasets",
+        "/api/v1/runs/1/artifacts/a/b.bin",
+        "/ajax-api/2.0/mlflow-artifacts/artifacts/0/r/artifacts/f",
+    ):
+        assert body_limit(path) == UPLOAD_BYTES, path
+    for path in ("/api/v1/runs/1/log", "/api/v1/runs", "/v2/models/m/infer", "/api/2.0/mlflow/runs/log-batch", "/v1/traces"):
+        assert body_limit(path) == BODY_BYTES, path
