@@ -146,13 +146,14 @@ def _register(step: Any, model: Any, x: Any, clusters: int, left_out: dict[str, 
     for column in signature["inputs"]:
         column["required"] = False
     onnx, evidence = to_onnx(model, signature, x)
+    evidence.pop("fast", None)
     sizes = {str(k): int((model[-1].labels_ == k).sum()) for k in range(clusters)}
     shown = _described(x, model[-1].labels_, clusters)
     files = {"model.skops": to_skops(model), **({"model.onnx": onnx} if onnx else {})}
     manifest = {"format": "sklearn", "engine": "onnx" if onnx else "skops", "files": step.client.assets.put_files(files), "task": "clustering"}
     manifest |= {"classes": [], "positive": None, "signature": signature, "conversion": evidence, "clusters": {"sizes": sizes, "middles": shown}}
     manifest["training"] = {"dataset": got["train"], "holdout": got["holdout"], "rows": len(x), "model": "kmeans", "left_out": left_out}
-    card = _card(name, got, sizes, shown, left_out, step.run.id)
+    card = _card(name, got, sizes, shown, left_out)
     manifest["card"] = step.client.assets.put_object(card.encode())["digest"]
     step.run.log_artifact(card.encode(), "card.md")
     ref = step.client.assets.register("model", name, manifest, run=step.run.id, reads=[got["train"]])["ref"]
@@ -172,7 +173,7 @@ def _described(x: Any, said: Any, clusters: int) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _card(name: str, got: dict[str, Any], sizes: dict[str, int], shown: dict[str, dict[str, Any]], left_out: dict[str, str], run: str) -> str:
+def _card(name: str, got: dict[str, Any], sizes: dict[str, int], shown: dict[str, dict[str, Any]], left_out: dict[str, str]) -> str:
     columns = list(next(iter(shown.values())))
     lines = [f"# {name}", "", f"Groups found in `{got['train']}`, tested on `{got['holdout']}`, split {got['order']}.", ""]
     lines += [f"Left out: {', '.join(f'{c} ({w})' for c, w in left_out.items())}.", ""] if left_out else []
@@ -182,5 +183,5 @@ def _card(name: str, got: dict[str, Any], sizes: dict[str, int], shown: dict[str
         lines.append(f"| {k} | {sizes[k]:,} | {' | '.join(cells)} |")
     lines += ["", "Numbers are medians, text is the most frequent value.", "", "## Limits", ""]
     lines += ["- K-means finds round groups of like size; whether they mean something is for a person to judge."]
-    lines += [f"- Run {run} made it: `everloop why model:{name}`.", ""]
+    lines += [f"- `everloop why model:{name}` names the run that made it, with its code and data.", ""]
     return "\n".join(lines)

@@ -7,8 +7,11 @@ do that; histogram boosting is written with double thresholds; missing text has 
 from __future__ import annotations
 
 import copy
+import io
 import json
 import math
+import re
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,7 +33,8 @@ SAMPLE_ROWS = 1000
 
 
 def to_skops(model: Any) -> bytes:
-    """The model as a skops file. BadInput if it holds types that could not be loaded again (functions, types of other packages)."""
+    """The model as a skops file, the same bytes for the same model. BadInput if it holds types that could not be loaded again (functions, types of
+    other packages)."""
     import skops.io
 
     try:
@@ -38,7 +42,29 @@ def to_skops(model: Any) -> bytes:
     except Exception as error:
         raise BadInput(f"The model cannot be written as skops: {type(error).__name__}: {error}") from error
     trusted_types(data)
-    return data
+    return _same_bytes(data)
+
+
+def _same_bytes(data: bytes) -> bytes:
+    """A skops file without what differs from one writing to the next: memory addresses as ids and file names, and the zip's times."""
+    old = zipfile.ZipFile(io.BytesIO(data))
+    schema = old.read("schema.json").decode()
+    numbers: dict[str, str] = {}
+
+    def number(address: str) -> str:
+        return numbers.setdefault(address, str(len(numbers) + 1))
+
+    schema = re.sub(r'("__id__": )(\d+)|"(\d+)(\.np[yz])"', lambda m: m[1] + number(m[2]) if m[1] else f'"{number(m[3])}{m[4]}"', schema)
+    files = {"schema.json": schema.encode()}
+    for name in old.namelist():
+        if name != "schema.json":
+            stem, dot, ending = name.partition(".")
+            files[f"{numbers.get(stem, stem)}{dot}{ending}"] = old.read(name)
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as fresh:
+        for name in sorted(files):
+            fresh.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), files[name], zipfile.ZIP_DEFLATED)
+    return made.getvalue()
 
 
 def to_onnx(model: Any, signature: Mapping[str, Any] | Signature, sample_frame: Any) -> tuple[bytes | None, dict[str, Any]]:
@@ -151,6 +177,7 @@ def _convert(model: Any, known: Signature) -> bytes:
             raise
         said = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         raise NoOnnxForm(f"{type(error).__name__}: {said}") from error
+    made.graph.name = "everloop"
     entry = made.metadata_props.add()
     names = [i.name for i in made.graph.input]
     columns = dict(zip(names, [c.name for c in known.inputs], strict=True)) if by_column and len(names) == len(known.inputs) else {}

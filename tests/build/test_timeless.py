@@ -34,6 +34,8 @@ def test_the_loop_closes_without_a_time_column(client) -> None:  # noqa: F811
     old = stream(1500, 1)
     first = train(client, old)
     assert first["gate"]["promoted"] and first["split"]["by"] == "hash"
+    again = train(client, old)
+    assert (again["release"], again["gate"]["why"]) == (first["release"], "release:t@1 is the champion already.")
     client.endpoints.put("t", "predict", release="t")
     client.monitors.put("t", "t", checks=[{"check": "decay"}], window_days=7)
     run = client.runs.start("v")

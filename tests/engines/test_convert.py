@@ -150,6 +150,18 @@ def test_a_calibrated_classifier_agrees_or_stays_native_with_the_reason(where: s
     assert np.allclose(got, model.predict_proba(frame)[:, 1])
 
 
+def test_the_same_model_gives_the_same_bytes() -> None:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    frame, score = table(200)
+    made = []
+    for _ in range(2):
+        model = pipeline(HistGradientBoostingClassifier(max_iter=5, random_state=0)).fit(frame, score > 48)
+        onnx, _ = to_onnx(model, infer_signature(frame, model.classes_), frame)
+        made.append((to_skops(model), onnx))
+    assert made[0] == made[1]
+
+
 def test_a_mistake_of_ours_is_no_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     from sklearn.ensemble import HistGradientBoostingClassifier
 

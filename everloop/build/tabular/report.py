@@ -201,7 +201,7 @@ def card(facts: Mapping[str, Any]) -> str:
         "",
         "## How to make it again",
         "",
-        f"Run {facts['run']} made it: `everloop why model:{facts['name']}` names code, data and environment.",
+        f"`everloop why model:{facts['name']}` names the run that made it, with its code, data and environment.",
     ]
     lines += [
         f"The same data through the pipeline `everloop.build.tabular:PIPELINE` with dataset `{got.get('dataset', '')}` give the same model.",
