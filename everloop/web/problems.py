@@ -79,9 +79,9 @@ def answer(scope: Scope, error: EverloopError) -> tuple[int, dict[str, str], byt
 
 
 def wants_page(scope: Scope) -> bool:
-    """Whether a request is a browser's for a page of the UI."""
+    """Whether a request is a browser's for a page: of the UI, or of signing in and out."""
     path = scope.get("path", "")
-    if not (path in ("/", "/ui") or path.startswith(("/ui/", "/session/"))):
+    if not (path in ("/", "/ui") or path.startswith(("/ui/", "/session/", "/oidc/", "/logout"))):
         return False
     return any(name == b"accept" and b"text/html" in value for name, value in scope.get("headers", ()))
 
