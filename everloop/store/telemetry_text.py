@@ -74,6 +74,14 @@ class TextIndex:
         finally:
             reader.close()
 
+    def count(self) -> int:
+        """How many spans have text in the index."""
+        reader = sqlite3.connect(self.file)
+        try:
+            return int(reader.execute("SELECT count(*) FROM entries").fetchone()[0])
+        finally:
+            reader.close()
+
     def close(self) -> None:
         """Close the file."""
         self._con.close()
