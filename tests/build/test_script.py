@@ -117,4 +117,4 @@ def test_a_script_with_mlflow_calls_becomes_a_gated_endpoint(server: Client, tmp
     assert "churn: " in everloop("monitors", "tick", "churn", folder=tmp_path / "x", url=server.url)
     (tmp_path / "x" / "train.py").write_text("raise SystemExit('no data today')\n")
     everloop("apply", folder=tmp_path / "x", url=server.url)
-    assert "no data today" in everloop("pipelines", "run", "churn", folder=tmp_path / "x", url=server.url, code=1)
+    assert "no data today" in everloop("pipelines", "run", "churn", folder=tmp_path / "x", url=server.url, code=2)
