@@ -178,6 +178,7 @@ def _convert(model: Any, known: Signature) -> bytes:
         said = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         raise NoOnnxForm(f"{type(error).__name__}: {said}") from error
     made.graph.name = "everloop"
+    made.opset_import.sort(key=lambda one: one.domain)
     entry = made.metadata_props.add()
     names = [i.name for i in made.graph.input]
     columns = dict(zip(names, [c.name for c in known.inputs], strict=True)) if by_column and len(names) == len(known.inputs) else {}
