@@ -243,9 +243,15 @@ class Project:
         return made
 
     def apply(self, url: str | None = None, key: str | None = None, *, dry_run: bool = False) -> dict[str, Any]:
-        """Register everything with the server at `url` (EVERLOOP_URL; else the local one, which is started) and print what changed."""
+        """Register everything with the server at `url` (EVERLOOP_URL; else the local one, which is started) and print what changed.
+
+        At the end of the project's own file it acts when the file is run, and not when `everloop apply` or a worker loads it (then it answers {}).
+        """
         from everloop.client.base import connect
 
+        caller = sys._getframe(1).f_globals
+        if caller.get("__name__") != "__main__" and self.file is not None and Path(str(caller.get("__file__"))).resolve() == self.file:
+            return {}
         self.applied = True  # it was tried: what went wrong is told by the error
         client = connect(url, key)
         done: dict[str, Any] = client.declare.apply(self, dry_run=dry_run)

@@ -120,6 +120,14 @@ def test_without_a_project_file_it_says_what_to_do(run: Run, tmp_path: Path, mon
     assert code == 2 and told in err and "everloop init" in err
 
 
+def test_a_file_that_ends_with_apply_is_applied_once(client: Client, run: Run, folder: Path) -> None:  # noqa: F811
+    (folder / "project.py").write_text(PROJECT + '\nproject.apply("http://127.0.0.1:9")\n')  # nothing answers there
+    code, out, err = run("apply", str(folder), "--json")
+    assert code == 0 and set(changes(out).values()) == {"created"}, err
+    done = subprocess.run([sys.executable, str(folder / "project.py")], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "No everloop server answers at http://127.0.0.1:9" in done.stderr
+
+
 def test_running_the_file_says_what_to_do(folder: Path) -> None:
     done = subprocess.run([sys.executable, str(folder / "project.py")], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and "everloop apply project.py" in done.stderr
