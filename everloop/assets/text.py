@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from typing import Any
 
 from everloop.core.errors import BadInput
@@ -19,34 +19,53 @@ _BLANK = re.compile(r"\n{3,}")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufeff\u200b\u2060\ufffe\uffff]")
 
 
-@dataclass
 class Document:
-    """The text of one file. Offsets are in characters of `text`; `pages[i]` is where page i+1 starts (empty: the format has no pages)."""
+    """The text of one file. Offsets are in characters of `text`; `pages[i]` is where page i+1 starts (empty: the format has no pages).
 
-    path: str
-    type: str
-    title: str = ""
-    text: str = ""
-    headings: list[tuple[int, int]] = field(default_factory=list)
-    pages: list[int] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    The text is kept in pieces while it grows, so that a long document is read in a time that grows with its length only.
+    """
+
+    def __init__(
+        self, path: str, type: str, title: str = "", text: str = "", headings: Iterable[tuple[int, int]] = (), pages: Iterable[int] = ()
+    ) -> None:
+        self.path, self.type, self.title = path, type, title
+        self.headings, self.pages = list(headings), list(pages)
+        self.notes: list[str] = []
+        self._pieces = [text] if text else []
+        self.size = len(text)
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        if len(self._pieces) > 1:
+            self._pieces = ["".join(self._pieces)]
+        return self._pieces[0] if self._pieces else ""
+
+    @property
+    def end(self) -> str:
+        """Its last character."""
+        return self._pieces[-1][-1:] if self._pieces else ""
 
     def add(self, block: str, level: int = 0) -> None:
         """Append a paragraph, or a heading of a level from 1 to 6. BadInput where the document grows over DOCUMENT_CHARS."""
         block = tidy(block) if not level else _SPACES.sub(" ", block.replace("\n", " ")).strip()
         if not block:
             return
-        if len(self.text) + len(block) > DOCUMENT_CHARS:
-            raise BadInput(f"it holds over {DOCUMENT_CHARS:,} characters of text; cut it into several files")
-        if self.text:
-            self.text += "\n\n"
+        if self.size:
+            self._append("\n\n")
         if level:
-            self.headings.append((len(self.text), level))
-        self.text += block
+            self.headings.append((self.size, level))
+        self._append(block)
 
     def extend(self, text: str) -> None:
         """Go on with the last paragraph, after a space."""
-        self.text += " " + tidy(text)
+        self._append(" " + tidy(text))
+
+    def _append(self, text: str) -> None:
+        if self.size + len(text) > DOCUMENT_CHARS:
+            raise BadInput(f"it holds over {DOCUMENT_CHARS:,} characters of text; cut it into several files")
+        self._pieces.append(text)
+        self.size += len(text)
 
     def page_at(self, offset: int) -> int | None:
         """The page, from 1, that holds this character; None without pages."""
@@ -68,11 +87,11 @@ class Document:
     def from_json(cls, body: dict[str, Any]) -> Document:
         """The inverse of `to_json`."""
         headings = [(int(a), int(b)) for a, b in body.get("headings") or ()]
-        return cls(body["path"], body.get("type", "text"), body.get("title", ""), body["text"], headings, list(body.get("pages") or ()))
+        return cls(body["path"], body.get("type", "text"), body.get("title", ""), body["text"], headings, body.get("pages") or ())
 
 
 def tidy(text: str) -> str:
-    """Without control characters, runs of spaces and more than one blank line."""
+    """Without control characters, spaces at the end of lines and more than one blank line."""
     text = _CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n").replace("\xa0", " "))
     lines = [line.rstrip() for line in text.split("\n")]
     return _BLANK.sub("\n\n", "\n".join(lines)).strip("\n")

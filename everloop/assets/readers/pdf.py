@@ -61,7 +61,7 @@ def read(path: str, data: bytes) -> Document:
     levels, running = _levels(pages), _running(pages)
     for page in pages:
         page[:] = [x for i, x in enumerate(page) if x.size in levels or not (_edge(i, page) and _number_free(x.text) in running)]
-        document.pages.append(len(document.text))
+        document.pages.append(document.size)
         _flow(page, document, levels)
     if not document.text.strip():
         raise BadInput(f"its {len(pages)} pages hold no text (a scan?); run text recognition (OCR) over it first")
@@ -164,12 +164,12 @@ def _flow(lines: list[Line], document: Document, levels: dict[float, int]) -> No
         return
     full = widths[int(len(widths) * 0.8)] * 0.75
     parts: list[str] = []
-    before = len(document.text)
+    before = document.size
 
     def flush() -> None:
         text = "".join(parts).strip()
         parts.clear()
-        if text[:1].islower() and document.text[-1:].isalpha() and len(document.text) == before:
+        if text[:1].islower() and document.end.isalpha() and document.size == before:
             document.extend(text)
         else:
             document.add(text)
