@@ -39,10 +39,13 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
 
 @functools.cache
 def program() -> typer.Typer:
-    """The whole command line: every file of this folder with a `register`, in the order of its name."""
+    """The whole command line: every file of this folder with a `register`, in the order of its name.
+
+    A file with an underscore in its name is a part of a command (demo_tutor.py of demo.py), and read when that runs: it may be heavy.
+    """
     package = importlib.import_module("everloop.cli")
     for info in pkgutil.iter_modules(package.__path__):
-        if info.name != "main":
+        if info.name != "main" and "_" not in info.name:
             module = importlib.import_module(f"everloop.cli.{info.name}")
             if hasattr(module, "register"):
                 module.register(app)

@@ -140,3 +140,14 @@ def test_import_everloop_is_light() -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=60)
+
+
+def test_the_command_line_and_the_app_import_nothing_heavy() -> None:
+    """Each command starts by this, and the server does: what is heavy is imported where it is used."""
+    code = (
+        "import sys, tempfile\nfrom everloop.cli.main import program\nprogram()\nfrom everloop.core.settings import Settings\n"
+        "from everloop.web.app import create_app\ncreate_app(Settings(home=tempfile.mkdtemp(), workers=0))\n"
+        f"print(*sorted(({HEAVY!r} | {{'numpy', 'aiohttp', 'jwt', 'cryptography'}}) & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "", f"imported at the start: {done.stdout}"
