@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any
 
 from everloop.cli.demo_report import WIDTH, Outcome, Report
 from everloop.core.settings import DEFAULT_HOME, DEFAULT_PORT
@@ -92,10 +92,6 @@ def save_svg(lines: list[tuple[str, str]], path: Path, title: str = "everloop de
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, highlight=False)
     for text, style in lines:
         console.print(text, style=style or None, markup=False)
+    svg = console.export_svg(title=title, font_aspect_ratio=0.61, unique_id="everloop-demo")
     path.parent.mkdir(parents=True, exist_ok=True)
-    console.save_svg(str(path), title=title, font_aspect_ratio=0.61, **_unique("everloop-demo"))
-
-
-def _unique(name: str) -> dict[str, Any]:
-    """A fixed id for the picture's classes, so that the same screen gives the same file."""
-    return {"unique_id": name}
+    path.write_text(re.sub(r"@font-face\s*{[^}]*}\s*", "", svg), encoding="utf-8")  # no font is fetched from elsewhere: monospace will do
