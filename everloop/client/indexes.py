@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
-from everloop.core.errors import BadInput
 from everloop.core.refs import Ref
 
 _CALL = "everloop.build.index:build"
@@ -23,15 +22,15 @@ class Indexes:
     ) -> dict[str, Any]:
         """Index a documents dataset in a worker, as the next version of `index:name`; answers the asset once it is there.
 
-        Params: chars, overlap, dims, update (see everloop.build.index). Waits `wait` seconds at most; BadInput says which param cannot be.
+        Params: chars, overlap, dims, update (see everloop.build.index). Waits `wait` seconds at most; BadInput says which param cannot be,
+        NotFound that there is no such dataset.
         """
         from everloop.client.assets import Assets
         from everloop.client.pipelines import Pipelines
 
         pipelines, pipeline = Pipelines(self._http), f"index-{name}"
-        if Ref.parse(documents, "dataset").kind != "dataset":
-            raise BadInput(f"{documents} is no dataset.", "Load documents first: client.data.add_documents(name, folder)")
-        given = {"documents": documents, "name": name, **params}
+        exact = Assets(self._http).get(str(Ref.parse(documents, "dataset")))["ref"]
+        given = {"documents": exact, "name": name, **params}
         pipelines.put(pipeline, {"steps": [{"name": "index", "call": _CALL, "after": []}], "params": given})
         done = pipelines.wait(pipelines.run(pipeline)["id"], timeout=wait, progress=progress)
         return Assets(self._http).get(next(t["result"]["index"] for t in done["tasks"] if t["step"] == "index"))

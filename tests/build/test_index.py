@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from everloop.build import index
-from everloop.core.errors import BadInput
+from everloop.core.errors import BadInput, NotFound
 from everloop.serve.retrieve import load_index
 from tests.web.test_data import client  # noqa: F401 - a fixture
 
@@ -38,6 +38,8 @@ def test_documents_become_an_index_with_lineage_and_figures(client) -> None:  # 
     assert "index:handbook@1" in str(client.impact("dataset:handbook@1"))
     assert load_index(asset["manifest"], client.assets.get_object) is found
     assert client.indexes.search("handbook", "how long do refunds take?", 2)[0] == best
+    with pytest.raises(NotFound, match="dataset:nothing"):
+        client.indexes.build("handbook", "nothing")
     with pytest.raises(BadInput, match="k is 0"):
         client.indexes.search("index:handbook@1", "x", 0)
 
