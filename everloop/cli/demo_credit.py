@@ -158,7 +158,7 @@ class _Credit:
         """Whether a champion of an earlier round goes on answering."""
         if not decision["against"]:
             s.say("nothing is live, so the demo ends here; better columns or more rows may help, or requirements of your own: --require 'RULE'")
-            self.events.append("with requirements of your own it may: add --require 'auc >= 0.6' (or another rule, again for more)")
+            self.events.append("what you require is yours to say: add --require 'auc >= 0.6' (or another rule; again for more)")
             return False
         s.say(f"{decision['against']} goes on answering")
         self.champion = self.first = decision["against"]
@@ -350,9 +350,12 @@ class _Credit:
             links["last answer"] = f"/ui/traces/{self.sent[-1]['prediction_id'].partition('-')[0]}"
         title = f"{self.task['task']} on {self.options.data.name if self.options.data else 'generated loans'}; {self.champion or 'nothing'} is live"
         following = ["everloop demo credit --data YOUR.csv --target COLUMN", "everloop init my-project --template tabular"]
+        if self.options.data is not None and not self.champion:
+            asked = f"--data {self.options.data} --target {self.options.target} --require 'RULE'"
+            following.insert(0, f"everloop demo credit {asked}")
         if self.waiting:
             following.insert(0, f"everloop gates approve {self.waiting}")
-        self.report.tell(CASE, title, lines, links, following)
+        self.report.tell(CASE, title, lines, links, following, whole=bool(self.champion) and not self.waiting)
 
 
 def _plain(ref: str) -> str:

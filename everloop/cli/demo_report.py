@@ -120,12 +120,14 @@ class Stage:
 
 @dataclass
 class Outcome:
-    """What the last screen tells of a case: a title, lines, links (label: path below the server's URL) and next commands."""
+    """What the last screen tells of a case: a title, lines, links (label: path below the server's URL) and next commands;
+    `whole` False where the loop ended early for a good reason, such as a gate's refusal."""
 
     title: str
     lines: list[str] = field(default_factory=list)
     links: dict[str, str] = field(default_factory=dict)
     next: list[str] = field(default_factory=list)
+    whole: bool = True
 
 
 class Report:
@@ -159,9 +161,11 @@ class Report:
             stage.seconds = time.monotonic() - begun
             self.show.end(stage)
 
-    def tell(self, case: str, title: str, lines: Iterable[str] = (), links: Mapping[str, str] | None = None, next: Iterable[str] = ()) -> None:
-        """What the last screen says of a case."""
-        self.outcomes[case] = Outcome(title, list(lines), dict(links or {}), list(next))
+    def tell(
+        self, case: str, title: str, lines: Iterable[str] = (), links: Mapping[str, str] | None = None, next: Iterable[str] = (), whole: bool = True
+    ) -> None:
+        """What the last screen says of a case (see Outcome)."""
+        self.outcomes[case] = Outcome(title, list(lines), dict(links or {}), list(next), whole)
 
     @property
     def ok(self) -> bool:

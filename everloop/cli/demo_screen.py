@@ -15,7 +15,8 @@ def screen(
     """Lines of the screen as (text, style), at most 40 where both cases say at most six lines; `run` stands before commands."""
     lines: list[tuple[str, str]] = []
     total = sum(stage.seconds for stage in report.stages)
-    head = "Once round the loop" if report.ok else "The loop did not close"
+    whole = all(told.whole for told in report.outcomes.values())
+    head = "The loop did not close" if not report.ok else "Once round the loop" if whole else "Part of the way round the loop"
     lines.append(
         (f"{head}: {', '.join(report.cases()) or 'nothing ran'}, {total:.0f} s in {len(report.stages)} stages", "bold" if report.ok else "bold red")
     )
