@@ -53,11 +53,13 @@ def register(app: typer.Typer) -> None:
 
     @app.command("chat")
     def chat(endpoint: str, question: str) -> None:
-        """Ask a chat endpoint; the answer and its sources."""
-        message = _client().endpoints.chat(endpoint, question)["choices"][0]["message"]
+        """Ask a chat endpoint; the answer, its sources and its trace."""
+        answer = _client().endpoints.chat(endpoint, question)
+        message = answer["choices"][0]["message"]
         typer.echo(message["content"])
         for line in dict.fromkeys(f"  [{cited.get('n')}] {cited.get('document')}" for cited in message.get("citations") or ()):
             typer.echo(line)
+        typer.echo(f"  why: everloop why {answer['id'].removeprefix('chatcmpl-')}")
 
 
 def _source(text: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,32 @@ RULES = {
 
 SAMPLES = {"tabular": "churn", "script": "churn", "rag": "handbook", "clustering": "segments"}
 """What the samples are called; data of one's own give their name instead."""
+COMMON_NAMES = ("data", "docs", "documents", "files", "pdf", "pdfs", "train", "src")
+"""Names of data that say nothing: the project is called like its folder then."""
+OWN = {
+    "rag": [
+        (
+            "`docs/` is a made-up handbook of a bicycle shop and `questions.jsonl` what one may ask about it.",
+            "`DOCUMENTS` in it is your folder. `questions.jsonl` has first questions made from the documents' own words: passing the gate with them shows that\nthe right document is found, not that answers are good. Put what your users ask in their place, with some that the documents do not answer.",
+        ),
+        ("How many days of paid holiday do I have?", "YOUR QUESTION"),
+        ("When are taxis paid?", "YOUR QUESTION"),
+        ("Your own: change `DOCUMENTS` and write your questions; for an LLM", "For an LLM"),
+    ],
+    "tabular": [
+        ("; `data/` holds made-up customers (1,200 rows, drawn by a random generator), so that it runs as it is.", "; `DATA` in it is your table."),
+        ("data/customers.csv", "{data}"),
+    ],
+    "clustering": [
+        ("; `data/` holds made-up customers (1,200 rows, drawn by a random generator), so that it runs as it is.", "; `DATA` in it is your table."),
+        ("data/customers.csv", "{data}"),
+    ],
+    "script": [
+        ("`train.py` is an ordinary script (pandas, scikit-learn, MLflow) on made-up customers", "`train.py` is your script"),
+        ("data/customers.csv", "{data}"),
+    ],
+}
+"""What a template's README says of its sample, and what it says of data of one's own instead."""
 
 
 def register(app: typer.Typer) -> None:
@@ -124,10 +151,11 @@ def adapted(template: str, files: dict[str, bytes], folder: Path, data: Path, ta
         if template == "script":
             kept["train.py"] = _script(script)
             values["FILE"] = _read_path(kept["train.py"].decode(), data)
-    name = re.sub(r"[^A-Za-z0-9]+", "-", data.resolve().stem).strip("-").lower() or "mine"
+    called = folder.resolve().name if data.resolve().stem.lower() in COMMON_NAMES else data.resolve().stem
+    name = re.sub(r"[^A-Za-z0-9]+", "-", called).strip("-").lower() or "mine"
     values["NAME"] = name
     for path in ("project.py", "README.md"):
-        told = _set(files[path].decode(), values) if path == "project.py" else files[path].decode()
+        told = _set(files[path].decode(), values) if path == "project.py" else _own(files[path].decode(), template, where)
         kept[path] = re.sub(rf"\b{SAMPLES[template]}\b", name, told).encode()
     return kept
 
@@ -237,6 +265,13 @@ def _table(data: Path) -> Any:
     if not data.is_file():
         raise BadInput(f"There is no file {data}.", "Give a CSV or Parquet file.")
     return read(data).table
+
+
+def _own(readme: str, template: str, where: str) -> str:
+    """A template's README for data of one's own."""
+    for said, instead in OWN[template]:
+        readme = readme.replace(said, instead.replace("{data}", shlex.quote(where)))
+    return readme
 
 
 def _from(folder: Path, data: Path) -> str:

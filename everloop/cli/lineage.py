@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import typer
+
+from everloop.cli import screen
 
 
 def register(app: typer.Typer) -> None:
@@ -22,11 +26,12 @@ def alias(ref: str, name: str, decision: str = typer.Option(None, help="Gate dec
     )
 
 
-def why(id: str) -> None:
+def why(id: str = typer.Argument(help="A trace's id or its first characters, an answer's id, a reference, a run's or decision's id")) -> None:
     """What an answer, a version, a run or a decision rests on."""
-    from everloop.client import connect
-
-    found = connect(start=False).why(id)
+    server = screen.client()
+    if re.fullmatch("[0-9a-f]{4,31}", id):
+        id = screen.full_id(id, "trace", lambda limit: (one["trace_id"] for one in server.traces.list(limit)["items"]))
+    found = server.why(id)
     typer.echo(f"{found['what']} {found['id']} rests on:")
     for node in found["nodes"]:
         typer.echo(f"  {node['ref']:<40} {node.get('title', '')}")

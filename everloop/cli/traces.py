@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from everloop.core.clock import iso
+from everloop.cli import screen
 
 TEXT_SHOWN = 100
 
@@ -28,25 +28,24 @@ def register(app: typer.Typer) -> None:
         limit: int = typer.Option(20, help="How many"),
     ) -> None:
         """List traces, newest first."""
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table("trace", "at", "name", "release", "status", "ms", "tokens", "cost", "inputs")
+        rows = []
         filters = {"endpoint": endpoint, "status": status, "release": release, "user": user, "session": session, "since": since, "until": until}
         for t in _client().traces.list(limit, text=text, **filters)["items"]:
             tokens = f"{t['tokens_in'] or 0}/{t['tokens_out'] or 0}" if t["tokens_in"] or t["tokens_out"] else ""
             cost = f"${t['cost']:.5f}" if t["cost"] is not None else ""
-            cells = (t["trace_id"], iso(t["at"]), t["name"], t["release"] or "", t["status"], f"{t['ms']:.1f}", tokens, cost, _short(t["inputs"]))
-            table.add_row(*(Text(str(cell)) for cell in cells))
-        Console().print(table)
+            rows.append(
+                (t["trace_id"], screen.moment(t["at"]), t["name"], t["release"], t["status"], f"{t['ms']:.1f}", tokens, cost, _asked(t["inputs"]))
+            )
+        screen.table(("trace", "at (UTC)", "name", "release", "status", "ms", "tokens", "cost", "asked"), rows, "No trace fits.")
 
     @traces.command("show")
-    def show(trace_id: str = typer.Argument(help="The trace's id (32 hex characters)")) -> None:
+    def show(trace_id: str = typer.Argument(help="The trace's id, or its first characters")) -> None:
         """Show one trace: its spans as a tree, its predictions and scores."""
         from rich.console import Console
 
-        trace = _client().traces.get(trace_id)
+        server = _client()
+        given = trace_id.removeprefix("chatcmpl-")
+        trace = server.traces.get(screen.full_id(given, "trace", lambda limit: (one["trace_id"] for one in server.traces.list(limit)["items"])))
         console = Console()
         console.print(tree(trace))
         for p in trace["predictions"]:
@@ -89,6 +88,19 @@ def _line(span: dict[str, Any]) -> Any:
         if value is not None:
             line.append(f"\n  {label}: {_short(value)}", style="dim")
     return line
+
+
+def _asked(value: Any) -> str:
+    """What was asked: the last message's text where it is a chat, else the inputs, shortened."""
+    import json
+
+    try:
+        found = json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        found = value
+    last = found[-1] if isinstance(found, list) and found else None
+    said = last.get("content") if isinstance(last, dict) else None
+    return _short(said if isinstance(said, str) else value)
 
 
 def _short(value: Any) -> str:

@@ -27,11 +27,11 @@ class Govern:
     async def why(self, who: Principal, id: str) -> dict[str, Any]:
         """What an answer, a version, a run or a decision rests on.
 
-        `id` is a prediction id, a trace id, a reference, `run:ID`, a run id or a decision id. Answers {"id", "what", "subject", "nodes",
+        `id` is a prediction id, a trace id (as an OpenAI or Anthropic client shows it, too), a reference, `run:ID`, a run id or a decision id. Answers {"id", "what", "subject", "nodes",
         "edges", "decisions", "moves"} and, for a trace, "trace" with its inputs, outputs, passages, scores and the release that answered.
         """
         who.need(Role.viewer)
-        id = id.strip()
+        id = id.strip().removeprefix("chatcmpl-").removeprefix("msg_")
         if id.partition(":")[0] in (*KINDS, "run"):
             return await self._why_ref(who, id)
         match = _TRACE.fullmatch(id)

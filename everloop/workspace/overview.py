@@ -14,6 +14,8 @@ from everloop.core.refs import KINDS
 if TYPE_CHECKING:
     from everloop.workspace.workspace import Workspace
 
+DECISIONS_LOOKED_AT = 50
+"""Among so many of a release's newest decisions an endpoint's last is looked for: others may be for aliases that no user gets."""
 _ID = re.compile(r"([0-9a-f]{32})(-\d+)?")
 
 
@@ -57,7 +59,7 @@ class Overview:
         name, release = endpoint["name"], endpoint["spec"]["release"]
         history, decided, stats = await asyncio.gather(
             self.ws.assets.alias_history(who, "release", release),
-            self.ws.gates.decisions(who, "release", release, limit=1),
+            self.ws.gates.decisions(who, "release", release, limit=DECISIONS_LOOKED_AT),
             self.ws.traces.series(who, since, until, endpoint=name),
         )
         watching = [m for m in monitors if m["endpoint"] == name]
@@ -70,7 +72,7 @@ class Overview:
             **endpoint,
             "releases": releases,
             "history": history,
-            "decision": decided[0] if decided else None,
+            "decision": next((d for d in decided if d["alias"] in {part["alias"] for part in endpoint["live"]}), None),
             "monitors": watching,
             "stats": stats["items"],
             "bucket_s": stats["bucket_s"],
@@ -120,6 +122,7 @@ class Overview:
                 return str(await self.ws.assets.resolve(who, text))
             except (NotFound, BadInput):
                 return None
+        text = text.removeprefix("chatcmpl-").removeprefix("msg_")
         match = _ID.fullmatch(id if colon and kind in ("trace", "run", "decision") else text)
         if match is None:
             return None

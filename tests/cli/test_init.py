@@ -143,3 +143,17 @@ def test_nothing_is_overwritten_and_nobody_there_is_said(tmp_path: Path) -> None
     assert [p.name for p in (tmp_path / "x").iterdir()] == ["project.py"] and (tmp_path / "x" / "project.py").read_text() == "mine"
     assert "--template tabular|" in everloop("init", "y", folder=tmp_path, code=2)
     assert "no template 'rug'" in everloop("init", "y", "--template", "rug", folder=tmp_path, code=2)
+
+
+def test_the_readme_speaks_of_ones_own_data(tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "cells.md").write_text("# Cells\n\nMitochondria are where aerobic respiration happens in animals and plants.\n")
+    everloop("init", "biology", "--template", "rag", "--data", str(docs), folder=tmp_path)
+    readme, made = ((tmp_path / "biology" / name).read_text() for name in ("README.md", "project.py"))
+    assert 'NAME = "biology"' in made and "everloop pipelines run biology" in readme  # `docs` says nothing, so the folder gives the name
+    assert "YOUR QUESTION" in readme and not any(word in readme for word in ("bicycle", "taxis", "holiday"))
+    (tmp_path / "our shops.csv").write_text("a,b\n" + "".join(f"{i},{i % 2}\n" for i in range(60)))
+    everloop("init", "x", "--template", "tabular", "--data", "our shops.csv", "--target", "b", folder=tmp_path)
+    readme = (tmp_path / "x" / "README.md").read_text()
+    assert "--in '../our shops.csv'" in readme and "made-up" not in readme
