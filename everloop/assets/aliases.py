@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from everloop.assets import catalog, gates
 from everloop.core.errors import GateRefused, NotFound
+from everloop.core.principal import Role
 from everloop.core.refs import Ref, check_alias
 from everloop.store import audit
 from everloop.store.records import Tx
@@ -16,7 +17,8 @@ from everloop.store.schema import alias_moves, aliases
 
 def move(tx: Tx, ref: Ref | str, alias: str, *, decision: str | None = None, why: str = "") -> dict[str, Any]:
     """Point `alias` at the version that `ref` means. Where a gate is declared, a decision is needed that passed, is for exactly this
-    version and digest, is approved if it must be, and has not expired; `decision` None takes the newest such one.
+    version and digest, is approved if it must be, has not expired, was judged by the gate as it stands now and, where the gate compares,
+    against the version that holds the alias now; `decision` None takes the newest such one.
 
     Going back to a version that was champion before needs no new decision while its own has been used: a rollback is one alias move.
     Raises GateRefused saying what is missing. Answers {"ref", "alias", "from", "to", "decision", "ungated"}.
@@ -28,7 +30,7 @@ def move(tx: Tx, ref: Ref | str, alias: str, *, decision: str | None = None, why
     before = catalog.aliases_of(tx, exact.kind, exact.name).get(alias)
     used = None
     if gate is not None:
-        used = _allowed(tx, asset, alias, decision)
+        used = _allowed(tx, asset, gate, before, decision)
     if before != exact.version:
         tx.upsert(
             aliases,
@@ -58,7 +60,10 @@ def move(tx: Tx, ref: Ref | str, alias: str, *, decision: str | None = None, why
 
 
 def remove(tx: Tx, kind: str, name: str, alias: str, why: str = "") -> None:
-    """Delete an alias. NotFound if there is none."""
+    """Delete an alias. NotFound if there is none; Forbidden for one that a gate guards, unless an approver asks: the next version would be
+    judged with nothing to compare it with."""
+    if gates.gate_for(tx, kind, name, alias) is not None:
+        tx.who.need(Role.approver, f"remove the alias {alias} of {kind}:{name}, which a gate guards")
     before = catalog.aliases_of(tx, kind, name).get(alias)
     if before is None:
         raise NotFound(f"{kind}:{name} has no alias {alias!r}.", f"It has: {', '.join(catalog.aliases_of(tx, kind, name)) or 'none'}.")
@@ -75,7 +80,8 @@ def history(tx: Tx, kind: str, name: str, alias: str | None = None, limit: int =
     return tx.rows(statement.order_by(alias_moves.c.at.desc(), alias_moves.c.id.desc()).limit(limit))
 
 
-def _allowed(tx: Tx, asset: dict[str, Any], alias: str, decision: str | None) -> str:
+def _allowed(tx: Tx, asset: dict[str, Any], gate: dict[str, Any], before: int | None, decision: str | None) -> str:
+    alias = gate["alias"]
     if decision is not None:
         found = [gates.decision(tx, decision)]
     else:
@@ -83,7 +89,7 @@ def _allowed(tx: Tx, asset: dict[str, Any], alias: str, decision: str | None) ->
     was_there = any(m["to_version"] == asset["version"] and m["decision"] for m in history(tx, asset["kind"], asset["name"], alias, 1000))
     reasons = []
     for one in found:
-        refused = _refusal(tx, one, asset, alias, was_there)
+        refused = _refusal(tx, one, asset, alias) or (None if was_there else _stale(tx, one, gate, before))
         if refused is None:
             return str(one["id"])
         reasons.append(refused)
@@ -93,7 +99,7 @@ def _allowed(tx: Tx, asset: dict[str, Any], alias: str, decision: str | None) ->
     )
 
 
-def _refusal(tx: Tx, one: dict[str, Any], asset: dict[str, Any], alias: str, was_there: bool) -> str | None:
+def _refusal(tx: Tx, one: dict[str, Any], asset: dict[str, Any], alias: str) -> str | None:
     if one["ref"] != asset["ref"] or one["digest"] != asset["digest"] or one["alias"] != alias:
         return f"decision {one['id']} is about {one['ref']} as {one['alias']}."
     if one["verdict"] != "pass":
@@ -102,8 +108,18 @@ def _refusal(tx: Tx, one: dict[str, Any], asset: dict[str, Any], alias: str, was
         return f"decision {one['id']} waits for a person's approval (everloop gates approve {one['id']})."
     if one["approval"] == "rejected":
         return f"{one['approved_by']} rejected it: {one['approval_why']}"
-    if tx.now > one["expires_at"] and not was_there:
+    return None
+
+
+def _stale(tx: Tx, one: dict[str, Any], gate: dict[str, Any], before: int | None) -> str | None:
+    """Why a decision that passed says nothing about today: its time is over, or the gate or the version to beat is another one."""
+    if tx.now > one["expires_at"]:
         return f"decision {one['id']} has expired; evaluate it again."
+    if any(one["spec"].get(key, value) != value for key, value in gate["spec"].items() if key != "expires_days"):
+        return f"the gate was changed after decision {one['id']}; evaluate it again."
+    holder = None if before is None else f"{gate['kind']}:{gate['name']}@{before}"
+    if holder not in (one["against"], one["ref"]) and any("champion" in rule for rule in gate["spec"]["requirements"]):
+        return f"decision {one['id']} compared it with {one['against'] or 'nothing'}, and {gate['alias']} is {holder or 'nothing'} now; evaluate it again."
     return None
 
 

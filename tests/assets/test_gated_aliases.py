@@ -94,6 +94,47 @@ def test_a_rollback_is_one_alias_move(records: Records, who: Principal) -> None:
     records.write_sync(who, work)
 
 
+def test_a_decision_counts_while_the_gate_and_the_version_to_beat_are_the_same(records: Records, who: Principal) -> None:
+    spec = {**SPEC, "requirements": ["auc >= 0.7", "auc >= champion - 0.01"]}
+
+    def decide(tx: Tx, n: int, against: int | None) -> None:
+        gates.store_decision(tx, Ref.parse(f"model:credit@{n}"), "champion", spec, "pass", "ok", [], against)
+
+    def work(tx: Tx) -> None:
+        gates.declare(tx, "model", "credit", "champion", spec)
+        for n in (1, 2, 3):
+            model(tx, n)
+            decide(tx, n, None)
+        aliases.move(tx, "model:credit@1", "champion")
+        with pytest.raises(GateRefused, match="compared it with nothing, and champion is model:credit@1 now"):
+            aliases.move(tx, "model:credit@2", "champion")
+        decide(tx, 2, 1)
+        decide(tx, 3, 1)
+        aliases.move(tx, "model:credit@2", "champion")
+        with pytest.raises(GateRefused, match="compared it with model:credit@1, and champion is model:credit@2 now"):
+            aliases.move(tx, "model:credit@3", "champion")
+        decide(tx, 3, 2)
+        gates.declare(tx, "model", "credit", "champion", {**spec, "requirements": ["auc >= 0.8"]})
+        with pytest.raises(GateRefused, match="the gate was changed after decision"):
+            aliases.move(tx, "model:credit@3", "champion")
+        assert aliases.move(tx, "model:credit@1", "champion")["to"] == 1
+
+    records.write_sync(who, work)
+
+
+def test_who_may_only_edit_removes_no_gated_alias(records: Records, who: Principal) -> None:
+    def work(tx: Tx) -> None:
+        model(tx, 1)
+        aliases.move(tx, "model:credit@1", "champion")
+        gates.declare(tx, "model", "credit", "champion", SPEC)
+
+    records.write_sync(who, work)
+    editor = Principal("key:e", who.project, Role.editor)
+    with pytest.raises(Forbidden, match="which a gate guards one must be approver"):
+        records.write_sync(editor, lambda tx: aliases.remove(tx, "model", "credit", "champion"))
+    records.write_sync(who, lambda tx: aliases.remove(tx, "model", "credit", "champion"))
+
+
 def test_a_release_pins_exact_versions_and_lineage_goes_both_ways(records: Records, who: Principal) -> None:
     def work(tx: Tx) -> None:
         data = catalog.register(tx, "dataset", "loans", {"rows": 1})
