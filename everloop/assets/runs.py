@@ -314,11 +314,15 @@ def _is(tx: Tx, id: str) -> list[Any]:
 
 def must_exist(tx: Tx, id: str) -> float | None:
     """When the run was deleted (None: it was not); NotFound if there is no such run."""
-    row = tx.conn.execute(sa.select(runs.c.deleted_at).where(*_is(tx, id))).first()
+    row = tx.conn.execute(_DELETED_AT, {"in_project": tx.project, "of_run": id}).first()
     if row is None:
         raise NotFound(f"Run with id={id} not found.", "Find it with: everloop runs list")
     deleted: float | None = row[0]
     return deleted
+
+
+_DELETED_AT = sa.select(runs.c.deleted_at).where(runs.c.project == sa.bindparam("in_project"), runs.c.id == sa.bindparam("of_run"))
+"""Made once: it runs with each metric that is logged."""
 
 
 def active(tx: Tx, id: str) -> None:

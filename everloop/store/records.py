@@ -196,6 +196,9 @@ class Records:
                 for item in batch:
                     if not item.done.set_running_or_notify_cancel():
                         continue
+                    if len(batch) == 1:  # alone it needs no savepoint: where it fails, the transaction is rolled back
+                        outcomes.append((item, _run(item.work, Tx(conn, item.who, self.clock.now(), self.clock)), None))
+                        break
                     try:
                         with conn.begin_nested():
                             value = _run(item.work, Tx(conn, item.who, self.clock.now(), self.clock))
@@ -209,7 +212,7 @@ class Records:
             self.commits += 1
         except Exception as error:
             failure: Exception = error
-            if isinstance(error, sa.exc.DBAPIError):
+            if isinstance(error, sa.exc.DBAPIError) and not isinstance(error, sa.exc.IntegrityError):
                 failure = database_error(error, self._where)
             for item in batch:
                 if not item.done.done():
