@@ -105,7 +105,8 @@ def crash(home: Path, seconds: float, seen: dict[str, set[str]]) -> None:
 
 def run(home: Path, kills: int) -> dict[str, int]:
     """Kill `kills` times, then compare; answers how much was acknowledged."""
-    dice, seen = random.Random(7), dict[str, set[str]]()
+    dice = random.Random(7)
+    seen: dict[str, set[str]] = {what: set() for what in ("spans", "scores", "predictions", "records", "objects")}
     for _ in range(kills):
         crash(home, dice.uniform(0.0, 0.4), seen)
     store, records, objects = Telemetry(home, fsync=False).open(), Records.at(home).open(), Objects(home / "objects")
@@ -128,7 +129,7 @@ def run(home: Path, kills: int) -> dict[str, int]:
 
 
 def test_three_kills(tmp_path: Path) -> None:
-    assert set(run(tmp_path, 3)) == {"spans", "scores", "predictions", "records", "objects"}
+    assert sum(run(tmp_path, 3).values()) >= 3  # at least what each life began by acknowledging
 
 
 @pytest.mark.check
