@@ -79,6 +79,16 @@ def feedback(client: Any, stage: Stage, traces: list[str]) -> None:
             stage.say(f"trace {trace[:8]}: {score['name']} {float(score['value']):+.0f} by {score['by']}: {score['why']}")
 
 
+def watch(client: Any, stage: Stage, name: str) -> None:
+    """A monitor of the endpoint with what is watched of a chat by default, and its first look."""
+    client.monitors.put(name, endpoint=name)
+    look = client.monitors.tick(name)
+    stage.scores(look.get("scores") or [])
+    stage.refs["monitor"] = name
+    checks = ", ".join(item["check"] for item in client.monitors.get(name)["spec"]["checks"])
+    stage.say(f"a monitor watches from now on ({checks}); its first look: {look['why']}")
+
+
 def why(client: Any, stage: Stage, trace: str) -> None:
     """What stood behind an answer; EverloopError where one of prompt, index, documents, policy or engine is missing."""
     found = client.why(trace)

@@ -60,6 +60,7 @@ def run(client: Any, report: Report, options: Options) -> None:
         made.traces = demo_chat.ask(client, stage, NAME, _asked(made, options.docs))
     with report.stage(NAME, "feedback") as stage:
         demo_chat.feedback(client, stage, made.traces)
+        demo_chat.watch(client, stage, NAME)
     with report.stage(NAME, "a worse version") as stage:
         _worse(client, stage, made)
     with report.stage(NAME, "a better version") as stage:

@@ -51,7 +51,7 @@ def test_the_demo_tells_what_happened(tmp_path: Path) -> None:
     for what in ("answered (pii, redact)", "blocked (injection, block)", "blocked (harm, block)", "blocked (off_topic, block)"):
         assert what in said["endpoint"]
     assert "ann.smith" not in said["endpoint"].split("answered (pii", 1)[1]
-    assert "thumbs +1" in said["feedback"] and "thumbs -1" in said["feedback"]
+    assert "thumbs +1" in said["feedback"] and "thumbs -1" in said["feedback"] and "thumbs_down_rate" in said["feedback"]
     assert "refused: release:tutor@2 may not become champion" in said["a worse version"]
     assert "pass: release:tutor@3 is champion" in said["a better version"] or "not promoted" in said["a better version"]
     why = stages["why"]["refs"]
