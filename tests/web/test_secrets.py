@@ -30,7 +30,9 @@ def test_secrets_stay_out_of_the_log_and_the_audit(tmp_path: Path) -> None:
 
         def ask(method: str, path: str, secret: str, body: bytes | None = None, kind: str = "Bearer") -> str:
             value = base64.b64encode(f"admin:{secret}".encode()).decode() if kind == "Basic" else secret
-            request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", body, {"authorization": f"{kind} {value}"}, method=method)
+            request = urllib.request.Request(
+                f"http://127.0.0.1:{port}{path}", body, {"authorization": f"{kind} {value}", "content-type": "application/json"}, method=method
+            )
             try:
                 with urllib.request.urlopen(request, timeout=20) as answer:
                     return str(answer.read().decode())
