@@ -131,7 +131,7 @@ def parse(text: str | None, grammar: Grammar) -> list[Clause]:
 def parse_order(text: str, grammar: Grammar) -> tuple[str, str, bool]:
     """(entity, key, ascending) of one `metrics.auc DESC`; BadInput if it is not that."""
     tokens = _tokens(text)
-    entity, key, at = _identifier(text, tokens, 0, grammar, quotes=True)
+    entity, key, at = _identifier(text, tokens, 0, grammar)
     rest = [value.upper() for _, value in tokens[at:]]
     if rest not in ([], ["ASC"], ["DESC"]):
         raise BadInput(f"Invalid order_by clause {text!r}: after the key {' '.join(rest)!r} was found.", "Write it as: metrics.auc DESC")
@@ -203,7 +203,7 @@ def _comparison(text: str, tokens: list[tuple[str, str]], at: int, grammar: Gram
     return Clause(entity, key, op, _unquote(raw)), at + 1
 
 
-def _identifier(text: str, tokens: list[tuple[str, str]], at: int, grammar: Grammar, quotes: bool = False) -> tuple[str, str, int]:
+def _identifier(text: str, tokens: list[tuple[str, str]], at: int, grammar: Grammar) -> tuple[str, str, int]:
     if at >= len(tokens):
         raise _wrong(text, "a key is missing", "Write it as: metrics.auc > 0.5")
     shape, raw = tokens[at]

@@ -75,21 +75,6 @@ def time_column(table: Any, column: str) -> tuple[Any, str | None]:
     return table, (None if pa.types.is_timestamp(values.type) else _cycles(values, column))
 
 
-def epoch_seconds(values: Any) -> list[float] | None:
-    """A time column as epoch seconds; None for numbers that are no plausible epoch (a period, a year)."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if pa.types.is_timestamp(values.type):
-        return [v / 1e6 for v in values.cast(pa.timestamp("us")).cast(pa.int64()).to_pylist()]
-    span = pc.min_max(values).as_py()
-    if span["min"] is not None and span["min"] >= 1e8 and span["max"] < 1e11:
-        return [float(v) for v in values.to_pylist()]
-    if span["min"] is not None and span["min"] >= 1e11 and span["max"] < 1e14:
-        return [float(v) / 1000 for v in values.to_pylist()]
-    return None
-
-
 def _parsed_or_said(values: Any, column: str) -> Any:
     import pyarrow.compute as pc
 

@@ -11,9 +11,6 @@ import typer
 
 from everloop.cli import screen
 
-CHUNK = 1000
-"""Rows that a client sends in one predict request, where it sends many."""
-
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""

@@ -27,9 +27,6 @@ from typing import Any
 from everloop.client.pipelines import StepFunction, requirements, source_files
 from everloop.core.errors import BadInput, EverloopError
 
-LOADED = ("dataset", "documents")
-"""What is loaded, file by file, before everything else is written at once."""
-
 
 class Declare:
     """`client.declare.apply(project)`: register what a project declares."""

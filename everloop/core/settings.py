@@ -30,7 +30,7 @@ def is_loopback(host: str) -> bool:
 class Settings:
     """How a server runs. Arguments win over the environment (`EVERLOOP_<NAME>`), the environment over defaults.
 
-    home: folder of all state. records_url: SQLAlchemy URL; "" means SQLite under home. objects_url: "" means a folder under home.
+    home: folder of all state. records_url: SQLAlchemy URL; "" means SQLite under home.
     workers: worker processes that the server starts when there is work (0: none, they are started elsewhere).
     public_url: how browsers reach the server where that is not its own address (a proxy): https://everloop.example.com
     oidc_*: sign-in by an identity provider, off without an issuer (see web/oidc.py); oidc_roles: `group=project:role, ...`.
@@ -41,7 +41,6 @@ class Settings:
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
     records_url: str = ""
-    objects_url: str = ""
     workers: int = 1
     fsync: bool = True
     test_reset: bool = False
@@ -90,5 +89,5 @@ def _flag(raw: object) -> bool:
     raise ValueError(text)
 
 
-_KINDS = {"home": Path, "host": str, "port": int, "records_url": str, "objects_url": str, "workers": int, "fsync": _flag, "test_reset": _flag}
+_KINDS = {"home": Path, "host": str, "port": int, "records_url": str, "workers": int, "fsync": _flag, "test_reset": _flag}
 _KINDS |= dict.fromkeys(("public_url", "oidc_issuer", "oidc_client_id", "oidc_client_secret", "oidc_scopes", "oidc_groups", "oidc_roles"), str)

@@ -1,4 +1,4 @@
-"""The shapes that every room shares: a call and its answer, a score, a check's subjects, a release, a decision, a span."""
+"""The shapes that every room shares: a call and its answer, a score, a check's subjects, a release, a span."""
 
 from __future__ import annotations
 
@@ -290,22 +290,3 @@ class Release:
     def from_json(cls, body: Mapping[str, Any]) -> Release:
         """The inverse of `to_json`."""
         return cls(body["name"], body["kind"], body.get("pins") or {}, body.get("params") or {}, body.get("policy"))
-
-
-@dataclass(frozen=True)
-class Decision:
-    """A gate's decision about exactly one version: frozen scores and the verdict. Stored; a protected alias moves only with one."""
-
-    id: str
-    subject: Ref
-    digest: str
-    alias: str
-    against: Ref | None
-    scores: Sequence[Score]
-    verdict: Literal["pass", "fail", "inconclusive", "ungated"]
-    why: str
-    by: str
-    at: float
-    expires: float
-    evidence: str = ""
-    approval: str = "not_needed"

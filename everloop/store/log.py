@@ -169,13 +169,6 @@ class Log:
             with self._lock:
                 self._backlog -= size
 
-    def roll(self) -> None:
-        """Close the present segment and start the next, so that the closed one can be dropped once drained (erasure needs that)."""
-        with self._lock:
-            if self._size > len(MAGIC):
-                self._roll()
-        self._wake.set()
-
     # -- inside -------------------------------------------------------------------------------------------------------------------------
 
     def _own(self) -> None:

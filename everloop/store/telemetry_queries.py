@@ -61,7 +61,7 @@ def list_traces(con: Any, project: str, wanted: Filter, limit: int, cursor: str 
         ).fetchall()
         if not found:
             break
-        heads = _heads(con, project, list({trace for _, trace, _ in found}), int(found[-1][0]))
+        heads = _heads(con, project, list({trace for _, trace, _ in found}))
         items.extend(heads[trace] for _, trace, span in found if heads[trace]["span_id"] == span)
         place = (found[-1][0], found[-1][1])
         if len(found) < take:
@@ -75,7 +75,7 @@ def list_traces(con: Any, project: str, wanted: Filter, limit: int, cursor: str 
     return {"items": page, "next": following}
 
 
-def _heads(con: Any, project: str, traces: list[str], earliest: int) -> dict[str, dict[str, Any]]:
+def _heads(con: Any, project: str, traces: list[str]) -> dict[str, dict[str, Any]]:
     """For each trace its head span as a list item, with usage summed over all spans."""
     totals = {
         row[0]: row[1:]

@@ -24,7 +24,6 @@ from everloop.core.errors import BadInput, Busy, EverloopError, NoSpace, NotFoun
 log = logging.getLogger("everloop.web")
 
 Shape = Callable[[EverloopError], dict[str, Any]]
-Writer = Callable[[EverloopError, str], tuple[str, bytes]]
 Scope = dict[str, Any]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from fastapi import APIRouter, Body, Request, Response
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 
 from everloop.core.errors import BadInput, EverloopError, Unauthorized
 from everloop.store.identity import SESSION_SECONDS
@@ -46,9 +46,7 @@ async def login_json(request: Request, ws: Ws, body: dict[str, Any] = Body()) ->
     if not isinstance(body.get("user"), str) or not isinstance(body.get("password"), str):
         raise BadInput("A user and a password are needed.", 'Send {"user": "ann", "password": "..."}.')
     opened = await ws.identity.login(body["user"], body["password"], _address(request))
-    from everloop.web.app import Json
-
-    answer = Json({"csrf": opened["csrf"], "project": opened["project"]})
+    answer = JSONResponse({"csrf": opened["csrf"], "project": opened["project"]})
     set_session(request, answer, opened["token"])
     return answer
 

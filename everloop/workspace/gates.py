@@ -84,12 +84,6 @@ class Gates:
         listed = [score.to_json() for score in scores]
         return await self.ws.records.write(who, lambda tx: gates.store_decision(tx, exact, alias, spec, verdict, why, listed, against, evidence))
 
-    async def run_suite(self, who: Principal, ref: str, suite: str) -> Results:
-        """A suite's results for one exact release, without judging them."""
-        who.need(Role.editor, "run a suite")
-        asset = await self.ws.assets.get(who, Ref.parse(ref, "release"))
-        return await self._results(who, Ref.parse(asset["ref"]), {"suite": suite})
-
     async def decisions(
         self,
         who: Principal,

@@ -18,7 +18,6 @@ from tests.web import walk
 
 WORKER = Principal("worker", "mine", Role.editor, kind="worker")
 ROLES = ["caller", "viewer", "editor", "approver", "admin", "worker"]
-SEEN_BY_ALL = {"/api/v1/openapi.json", "/api/v1/asset-kinds"}
 
 
 @pytest.fixture(scope="module")

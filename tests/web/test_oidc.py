@@ -38,7 +38,6 @@ class Idp:
         self.claims: dict[str, Any] = {"sub": "248289", "preferred_username": "ann", "groups": ["risk"]}
         self.forge: Any = None
         self.codes: dict[str, dict[str, str]] = {}
-        self.redeemed: list[dict[str, str]] = []
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()

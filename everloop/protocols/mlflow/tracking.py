@@ -13,7 +13,7 @@ LOCATION = "everloop.artifact_location"
 VIEWS = {"ACTIVE_ONLY": "active", "DELETED_ONLY": "deleted", "ALL": "all", "1": "active", "2": "deleted", "3": "all"}
 STATUSES = {"1": "RUNNING", "2": "SCHEDULED", "3": "FINISHED", "4": "FAILED", "5": "KILLED"}
 BATCH_METRICS, BATCH_PARAMS, BATCH_TAGS, BATCH_ALL = 1000, 100, 100, 1000
-PARAM_CHARS, TAG_CHARS = 6000, 8000
+PARAM_CHARS = 6000
 
 
 async def create_experiment(call: Call) -> Any:
