@@ -48,13 +48,18 @@ def promote(step: Any, ref: str, *, move: bool = True) -> dict[str, Any]:
     """Judge a release beside the champion; it becomes champion if it passed and no person must agree. A refusal is an answer, not an error.
 
     Answers {"release", "verdict", "why", "approval", "against", "decision", "promoted"}; where no gate is declared the verdict is `ungated`.
+    A chat that is champion already is tested again where its suite or rules changed since, and stays champion whatever the verdict.
     """
     client, asset = step.client, step.client.assets.get(ref)
     said: dict[str, Any] = {"release": ref, "verdict": "pass", "approval": "not_needed", "against": None, "decision": None, "promoted": True}
-    if ALIAS in asset["aliases"]:
+    gate = next((g["spec"] for g in client.gates.list() if (g["kind"], g["name"], g["alias"]) == ("release", asset["name"], ALIAS)), None)
+    holds = ALIAS in asset["aliases"]
+    last = _last(client, asset) if holds and gate else None
+    if holds and not (gate and asset["manifest"].get("kind") == "chat" and _asked_anew(client, last, gate)):
         step.log(f"{ref} holds {ALIAS} already: the same content made the same release.")
-        return said | {"why": f"{ref} is the champion already."}
-    if not any((g["kind"], g["name"], g["alias"]) == ("release", asset["name"], ALIAS) for g in client.gates.list()):
+        told = {"verdict": last["verdict"]} if last else {} if gate else {"verdict": "ungated"}
+        return said | told | {"why": f"{ref} is the champion already."}
+    if gate is None:
         why = f"No gate is declared for release:{asset['name']}@{ALIAS}, so nothing was tested."
         step.log(f"{why} Declare one: everloop gates declare {asset['name']} --suite ... --require ...")
         if move:
@@ -64,7 +69,9 @@ def promote(step: Any, ref: str, *, move: bool = True) -> dict[str, Any]:
     said |= {key: decision[key] for key in ("verdict", "why", "approval", "against")} | {"decision": decision["id"], "promoted": False}
     step.run.log_params({"gate_verdict": decision["verdict"], "gate_decision": decision["id"]})
     step.log(f"{ref}: {decision['verdict']}. {decision['why']}")
-    if decision["verdict"] != "pass":
+    if holds:
+        said |= {"promoted": True, "why": f"{ref} is the champion already; its questions or rules changed, so it was tested again. {decision['why']}"}
+    elif decision["verdict"] != "pass":
         step.log(f"{ref} does not go live{', ' + str(decision['against']) + ' stays' if decision['against'] else ''}.")
     elif decision["approval"] == "pending":
         step.log(f"{ref} waits for a person: everloop gates approve {decision['id']}")
@@ -74,6 +81,18 @@ def promote(step: Any, ref: str, *, move: bool = True) -> dict[str, Any]:
         step.log(f"{ref} is {ALIAS} now.")
         said["promoted"] = True
     return said
+
+
+def _last(client: Any, asset: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The newest decision about a version for the alias."""
+    judged = client.gates.decisions(kind="release", name=asset["name"], version=asset["version"], limit=20)
+    return next((d for d in judged if d["alias"] == ALIAS), None)
+
+
+def _asked_anew(client: Any, last: Mapping[str, Any] | None, gate: Mapping[str, Any]) -> bool:
+    """Whether the gate's suite or rules are others than those that the last decision rests on: what somebody wrote anew should be asked."""
+    suite = client.assets.get(gate["suite"], "suite")["ref"] if gate["suite"] else None
+    return last is None or (last["spec"].get("suite_ref"), last["spec"]["requirements"]) != (suite, gate["requirements"])
 
 
 def _name(step: Any) -> str:

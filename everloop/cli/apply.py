@@ -138,6 +138,8 @@ def _say_next(client: Any, done: list[dict[str, Any]]) -> None:
     waiting = [name for name in names["endpoint"] if not any(part["ref"] for part in client.endpoints.get(name)["live"])]
     if waiting and names["pipeline"]:
         typer.echo(f"\nNothing is live behind {', '.join(waiting)} yet. Next: everloop pipelines run {names['pipeline'][0]}")
+    elif names["pipeline"] and any(one["change"] != "unchanged" for project in done for one in project["items"]):
+        typer.echo(f"\nWhat is live stays as it was. To build and test what changed: everloop pipelines run {names['pipeline'][0]}")
     elif names["endpoint"]:
         typer.echo(f"\nSee what is live: everloop endpoints list   or {client.url}/ui")
 

@@ -125,7 +125,8 @@ def say_decision(found: dict[str, Any], holds: bool) -> None:
     typer.echo(f"decision {found['id']}, {screen.moment(found['at'])} UTC by {found['by']}, usable until {screen.moment(found['expires_at'])}")
     if found["approval"] in ("approved", "rejected"):
         typer.echo(f"{found['approval']} by {found['approved_by']}, {screen.moment(found['approved_at'])} UTC. {found['approval_why']}".rstrip())
-    typer.echo(f"{found['ref']} is {found['alias']} now." if holds else _next(found))
+    all_the_same = "" if found["verdict"] == "pass" else " all the same: it was before, and stays until the alias is moved"
+    typer.echo(f"{found['ref']} is {found['alias']}{all_the_same or ' now'}." if holds else _next(found))
 
 
 def _next(found: dict[str, Any]) -> str:

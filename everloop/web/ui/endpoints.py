@@ -11,6 +11,7 @@ from everloop.core.limits import TRY_CHARS
 from everloop.core.types import Batch, Chat
 from everloop.web.deps import check_csrf
 from everloop.web.ui import charts
+from everloop.web.ui import spans as tree
 from everloop.web.ui.page import Page, View
 
 router = APIRouter(include_in_schema=False)
@@ -96,7 +97,7 @@ async def _endpoint(page: View, name: str, tried: dict[str, Any] | None = None) 
         [("Endpoints", "/ui/endpoints")],
         e=about,
         charts=charts.traffic({"items": about["stats"], "bucket_s": about["bucket_s"]}),
-        recent=recent,
+        recent=[{**t, "asked": tree.preview(t["inputs"])} for t in recent],
         fields=fields,
         tried=tried,
     )
