@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from everloop.assets import catalog
 from everloop.core.errors import BadInput, Conflict, Forbidden, NotFound
 from everloop.core.limits import PAGE_ROWS
+from everloop.core.principal import Role
 from everloop.core.refs import KINDS, Ref, check_alias, check_name
 from everloop.store import audit
 from everloop.store.records import Tx
@@ -40,8 +41,15 @@ def full_spec(kind: str, name: str, alias: str, spec: dict[str, Any]) -> dict[st
 
 
 def declare(tx: Tx, kind: str, name: str, alias: str, spec: dict[str, Any]) -> dict[str, Any]:
-    """Declare (or change) the gate before an alias of a name. The caller has checked that the requirements parse."""
+    """Declare (or change) the gate before an alias of a name. The caller has checked that the requirements parse.
+
+    Whoever is judged by a gate must not loosen it: Forbidden where one stands whose full spec (what `spec` leaves out has its default) would
+    be another, unless an approver asks.
+    """
     full = full_spec(kind, name, alias, spec)
+    before = gate_for(tx, kind, name, alias)
+    if before is not None and before["spec"] != full:
+        tx.who.need(Role.approver, f"change the gate of {kind}:{name}@{alias}")
     row = {"project": tx.project, "kind": kind, "name": name, "alias": alias, "spec": full, "updated_at": tx.now, "updated_by": tx.who.name}
     tx.upsert(gates, row)
     audit.record(tx, "gate.declare", f"gate:{kind}:{name}@{alias}", spec=full)
@@ -51,6 +59,22 @@ def declare(tx: Tx, kind: str, name: str, alias: str, spec: dict[str, Any]) -> d
 def gate_for(tx: Tx, kind: str, name: str, alias: str) -> dict[str, Any] | None:
     """The gate declared for (kind, name, alias), or None: then the alias moves freely."""
     return tx.row(sa.select(gates).where(gates.c.project == tx.project, gates.c.kind == kind, gates.c.name == name, gates.c.alias == alias))
+
+
+def need_to_reroute(tx: Tx, what: str, before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Forbidden where a gate guards what `before` sends users to ({"release", "split": [{"alias", "weight"}]}) and `after` sends more of them
+    round it, unless an approver asks: to another release, to an alias that was not in the split, or to more of one that no gate guards.
+    """
+    had, has = _shares(before), _shares(after)
+    guarded = {alias for alias in had if gate_for(tx, "release", before["release"], alias) is not None}
+    same = before["release"] == after["release"]
+    if guarded and not (same and all(alias in guarded or share <= had.get(alias, 0.0) + 1e-9 for alias, share in has.items())):
+        tx.who.need(Role.approver, f"send users of {what}, whose release a gate guards, elsewhere")
+
+
+def _shares(spec: dict[str, Any]) -> dict[str, float]:
+    whole = sum(part["weight"] for part in spec["split"])
+    return {part["alias"]: part["weight"] / whole for part in spec["split"] if part["weight"] > 0}
 
 
 def listed(tx: Tx) -> list[dict[str, Any]]:

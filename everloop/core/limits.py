@@ -27,7 +27,7 @@ DRAIN_ROWS = 50_000
 INFER_ROWS = 100_000
 """Rows in one predict request."""
 CHAT_CHARS = 400_000
-"""Characters in all messages of one chat request."""
+"""Characters in all messages and parameters of one chat request."""
 LEASE_SECONDS = 30.0
 """A worker's lease on a task; its heartbeat renews it."""
 TASK_ATTEMPTS = 3
@@ -202,8 +202,10 @@ GUARD_WINDOW_CHARS = 256
 """Characters of a streamed answer that a policy holds back under `window` at most; a pattern up to GUARD_STEP_CHARS shorter is caught whole."""
 GUARD_STEP_CHARS = 64
 """Characters that a streamed answer grows by before it is checked again under `window`."""
-GUARD_THREAD_CHARS = 50_000
+GUARD_THREAD_CHARS = 8_000
 """A text longer than this is checked in a thread, so that it keeps no other call waiting."""
+GUARD_TURN_TEXTS = 64
+"""Texts of one call that a rule judges before other calls get a turn."""
 HISTORY_CHARS = 40_000
 """Characters of the turns before that a prompt's `history` shows; older turns go first."""
 INGEST_FILES = 5_000

@@ -61,7 +61,7 @@ def env_secrets(reference: str, url: str) -> str:
     home = f"{name.removesuffix('_KEY').removesuffix('_API')}_BASE_URL"
     parts = urlsplit(url)
     host = parts.netloc
-    allowed = {KEY_HOSTS.get(name), urlsplit(os.environ.get(home, "")).netloc} - {None, ""}
+    allowed = {KEY_HOSTS.get(name) if parts.scheme == "https" else None, urlsplit(os.environ.get(home, "")).netloc} - {None, ""}
     if host not in allowed:
         raise BadInput(
             f"The key {name} may not be sent to {host}.",

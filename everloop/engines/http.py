@@ -60,7 +60,7 @@ async def post(url: str, headers: Mapping[str, str], body: bytes, *, deadline: f
         pause = LLM_RETRY_SECONDS * 2**attempt
         try:
             async with asyncio.timeout(min(left, LLM_FIRST_BYTE_SECONDS)):
-                response = await session().post(url, data=body, headers=headers)
+                response = await session().post(url, data=body, headers=headers, allow_redirects=False)
                 if response.status == 200:
                     return response
                 text = (await response.content.read(20_000)).decode("utf-8", "replace")

@@ -71,7 +71,6 @@ def chat_of(body: Mapping[str, Any]) -> Chat:
         if message.get("role") not in ("user", "assistant"):
             raise BadInput(f"messages.{i}.role: it must be user or assistant.")
         messages += _message(message, f"messages.{i}")
-    check_size(messages)
     params = {name: body[name] for name in PASSED if body.get(name) is not None}
     if body.get("stop_sequences"):
         params["stop"] = body["stop_sequences"]
@@ -80,6 +79,7 @@ def chat_of(body: Mapping[str, Any]) -> Chat:
     params.update(_tool_choice(body.get("tool_choice") or {}))
     if wanted := (body.get("output_config") or {}).get("format"):
         params["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": wanted.get("schema") or {}, "strict": True}}
+    check_size(messages, params)
     return Chat(messages, params, bool(body.get("stream")))
 
 

@@ -113,7 +113,18 @@ def failure(error: EverloopError) -> tuple[int, float | None]:
     return (said if said in (400, 413, 422, 429) else error.status), retry
 
 
-def check_size(messages: Sequence[Mapping[str, Any]]) -> None:
-    """TooLarge for messages with over CHAT_CHARS characters of content."""
-    if sum(len(c) if isinstance(c := m.get("content"), str) else len(str(c or "")) for m in messages) > CHAT_CHARS:
+def check_size(messages: Sequence[Mapping[str, Any]], params: Mapping[str, Any] | None = None) -> None:
+    """TooLarge for messages and parameters with over CHAT_CHARS characters; each value counts for one at least."""
+    left, waiting = CHAT_CHARS, [messages, params]
+    while waiting and left >= 0:
+        value: Any = waiting.pop()
+        if isinstance(value, str):
+            left -= len(value) + 1
+        elif isinstance(value, Mapping):
+            waiting += [*value, *value.values()]
+        elif isinstance(value, list | tuple):
+            waiting += value
+        else:
+            left -= 1
+    if left < 0:
         raise TooLarge(f"The messages have over {CHAT_CHARS} characters.", "Send fewer or shorter messages.")

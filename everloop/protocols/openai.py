@@ -125,12 +125,13 @@ def _chat(body: dict[str, Any]) -> Chat:
         content = message.get("content")
         if not (content is None or isinstance(content, str) or (isinstance(content, list) and all(isinstance(p, dict) for p in content))):
             raise BadInput(f"The content of message {i} must be a text or a list of parts.", param=f"messages[{i}].content")
-    check_size(messages)
+    params = {k: v for k, v in body.items() if k not in OWN}
+    check_size(messages, params)
     if body.get("n") not in (None, 1):
         raise BadInput(f"n is {body['n']!r}; one answer is given for a request.", "Leave n out, or ask several times.", param="n")
     if body.get("logprobs") or body.get("top_logprobs"):
         raise BadInput("Log probabilities are not passed on.", "Leave logprobs and top_logprobs out.", param="logprobs")
-    return Chat(messages, {k: v for k, v in body.items() if k not in OWN}, bool(body.get("stream")))
+    return Chat(messages, params, bool(body.get("stream")))
 
 
 def _session(body: dict[str, Any]) -> str:

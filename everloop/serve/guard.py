@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from everloop.core.errors import BadInput
-from everloop.core.limits import GUARD_THREAD_CHARS
+from everloop.core.limits import GUARD_THREAD_CHARS, GUARD_TURN_TEXTS
 from everloop.core.types import Answer, Call, Chat, Chunk, Message, Score, Serve, TraceContext, Utterance
 from everloop.serve.spans import span
 from everloop.serve.tools import pieces_of
@@ -27,8 +27,23 @@ STREAMS = ("buffer", "window", "after")
 REFUSAL = "I cannot help with that."
 PRIVATE = ("pii", "secrets")
 """Checks whose findings stay out of the trace also where the rule blocks."""
-SPOKEN = ("tools", "functions", "response_format", "prediction")
-"""Parameters of a chat that carry words of the caller to the LLM."""
+WORDLESS = frozenset(
+    [
+        "audio",
+        "function_call",
+        "modalities",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "reasoning",
+        "reasoning_effort",
+        "service_tier",
+        "stop",
+        "thinking",
+        "tool_choice",
+        "verbosity",
+    ]
+)
+"""Parameters of a chat that bring no words to the LLM. All others are checked: servers take more than OpenAI's (`chat_template`, `documents`)."""
 
 Make = Callable[[str, Mapping[str, Any]], Any]
 
@@ -135,7 +150,8 @@ async def check_message(
     calls = [dict(c.get("function") or {}) for c in message.tool_calls]
     texts = [message.text, *(str(f.get("arguments") or "") for f in calls)] if message.text or not calls else [str(f.get("arguments")) for f in calls]
     cited = [str(c.get("text") or "") for c in message.citations]
-    fresh = [t for t in dict.fromkeys(cited) if t and t not in message.text]
+    titles = {str(c.get("title") or "") for c in message.citations}
+    fresh = [t for t in dict.fromkeys([*cited, *titles]) if t and (t in titles or t not in message.text)]
     found = await run(trace, rules, [Utterance(t, "output", **carried) for t in texts], flags, quiet)
     if found is None:
         return None
@@ -150,9 +166,8 @@ async def check_message(
     tools = _with_arguments(message.tool_calls, found[-len(calls) :] if calls else [])
     if tools is None:
         return None
-    return replace(
-        message, text=text, tool_calls=tools, citations=[{**c, "text": cleaned.get(str(c.get("text") or ""), "")} for c in message.citations]
-    )
+    citations = [{**c, **{k: cleaned.get(str(c[k] or ""), "") for k in ("title", "text") if k in c}} for c in message.citations]
+    return replace(message, text=text, tool_calls=tools, citations=citations)
 
 
 def _with_arguments(calls: Sequence[Mapping[str, Any]], arguments: Sequence[str]) -> tuple[Mapping[str, Any], ...] | None:
@@ -172,7 +187,7 @@ def _with_arguments(calls: Sequence[Mapping[str, Any]], arguments: Sequence[str]
 async def _asked(trace: TraceContext, rules: Sequence[Rule], chat: Chat, flags: list[dict[str, Any]]) -> Chat | None:
     """A caller's chat with every text of it checked, of whatever role (a forged assistant turn is a way in too); None where a rule blocks it."""
     texts: list[str] = []
-    spoken = {name: chat.params[name] for name in SPOKEN if name in chat.params}
+    spoken = {name: value for name, value in chat.params.items() if name not in WORDLESS}
 
     def gather(text: str) -> str:
         texts.append(text)
@@ -233,29 +248,46 @@ async def run(
 ) -> list[str] | None:
     """The texts after all rules, redacted where they say so; None where one blocks. One span a rule, unless `quiet`."""
     subjects = list(subjects)
-    for rule in rules:
-        failed: Score | None = None
-        scores = []
-        for subject in subjects:
-            score = await rule.judge(subject)
-            scores.append(score)
-            if score.verdict == "fail":
-                failed = failed or score
+    for at, rule in enumerate(rules):
+        scores = await judged(rule, subjects)
+        failed = next((score for score in scores if score.verdict == "fail"), None)
         if not quiet:
             tell(trace, rule, failed, scores)
         if failed is None:
             continue
         flags.append(flag_of(rule, failed))
+        blocked = rule.action == "block"
         for i, score in enumerate(scores):
             if score.verdict != "fail":
                 continue
             spans = spans_of(score)
             hide(trace, rule, subjects[i].text, spans)
-            if rule.action == "block" or (rule.action == "redact" and not spans):
-                return None
+            blocked = blocked or (rule.action == "redact" and not spans)
             if rule.action == "redact":
                 subjects[i] = replace(subjects[i], text=redact(subjects[i].text, spans))
+        if blocked:
+            await conceal(trace, rules[at + 1 :], subjects)
+            return None
     return [subject.text for subject in subjects]
+
+
+async def judged(rule: Rule, subjects: Sequence[Utterance]) -> list[Score]:
+    """A rule's score of each text. Among many texts, other calls get their turn."""
+    scores = []
+    for i, subject in enumerate(subjects):
+        if i and not i % GUARD_TURN_TEXTS:
+            await asyncio.sleep(0)
+        scores.append(await rule.judge(subject))
+    return scores
+
+
+async def conceal(trace: TraceContext, rules: Sequence[Rule], subjects: Sequence[Utterance]) -> None:
+    """Keep out of the trace what these rules would redact or find private, where the texts themselves go no further."""
+    for rule in rules:
+        if rule.action == "redact" or (rule.action == "block" and rule.check in PRIVATE):
+            for subject, score in zip(subjects, await judged(rule, subjects), strict=True):
+                if score.verdict == "fail":
+                    hide(trace, rule, subject.text, spans_of(score))
 
 
 def tell(trace: TraceContext, rule: Rule, failed: Score | None, scores: Sequence[Score], judged: int | None = None) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from everloop.core.limits import GUARD_STEP_CHARS, GUARD_WINDOW_CHARS
 from everloop.core.types import Answer, Call, Chunk, Message, Score, Usage, Utterance
-from everloop.serve.guard import Rule, check_message, flag_of, hide, merged, redact, run, sources_of, spans_of, tell
+from everloop.serve.guard import Rule, check_message, conceal, flag_of, hide, merged, redact, run, sources_of, spans_of, tell
 from everloop.serve.streams import reading
 from everloop.serve.tools import ToolCalls, pieces_of
 
@@ -57,6 +57,7 @@ class Held:
         stretch = Utterance(self.text[begin:], "output", **self.carried)
         self.seen = len(self.text)
         spans: list[tuple[int, int, str]] = []
+        blocked = False
         for rule in self.rules:
             score = await rule.judge(stretch)
             if score.verdict != "fail":
@@ -67,10 +68,11 @@ class Held:
                 continue  # it lies in what has left, redacted
             self.failed.setdefault(rule.name, (rule, score))
             hide(self.call.trace, rule, self.text, new)
-            if rule.action == "block" or (rule.action == "redact" and not found):
-                raise Blocked
+            blocked = blocked or rule.action == "block" or (rule.action == "redact" and not found)
             if rule.action == "redact":
                 spans += new
+        if blocked:
+            raise Blocked
         spans = merged([(max(start, self.left), end, label) for start, end, label in spans])
         upto = self._word(upto)
         for start, end, _ in spans:
@@ -81,6 +83,11 @@ class Held:
         leaving = redact(self.text[self.left : upto], gone)
         self.left = upto
         return leaving
+
+    async def forget(self, tools: ToolCalls) -> None:
+        """The rest will not leave: keep what the rules would redact of it out of the trace."""
+        said = [self.text[max(0, self.left - CONTEXT) :], *(c["function"]["arguments"] for c in tools.calls())]
+        await conceal(self.call.trace, self.rules, [Utterance(t, "output", **self.carried) for t in said if t])
 
     def _word(self, upto: int) -> int:
         """`upto`, or the beginning of the unbroken run of ASCII that it lies in: tokens and keys may be longer than the window."""
@@ -111,11 +118,15 @@ def window(answer: Answer, call: Call, rules: Sequence[Rule], refusal: str, flag
                 rest = await held.end()
             last = await _settle(answer, held, rest, tools, notes)
         except Blocked:
+            await held.forget(tools)
             notes.update(blocked=True, citations=[])
             call.trace.attributes["everloop.blocked"] = True
             _tell(held, notes["flags"])
             yield Chunk("" if said else refusal, "content_filter", usage or Usage(model=answer.usage.model, provider=answer.usage.provider))
             return
+        except BaseException:  # the reader left, or the LLM failed
+            await held.forget(tools)
+            raise
         _tell(held, notes["flags"])
         if last.text or last.tool_calls:
             yield Chunk(last.text, tool_calls=pieces_of(last.tool_calls))
@@ -157,15 +168,21 @@ def after(answer: Answer, call: Call, rules: Sequence[Rule], refusal: str, flags
 
     async def chunks() -> AsyncIterator[Chunk]:
         tools, text = ToolCalls(), ""
-        async with reading(answer.outputs) as source:
-            async for chunk in source:
-                text += chunk.text
-                tools.add(chunk.tool_calls)
-                if chunk.finish_reason:
-                    said = [text, *(c["function"]["arguments"] for c in tools.calls())]
-                    carried = sources_of(call, answer.notes)
-                    await run(call.trace, flagging, [Utterance(t, "output", **carried) for t in said if t], notes["flags"])
-                    notes.update({k: v for k, v in answer.notes.items() if k not in ("blocked", "flags")})
-                yield chunk
+
+        def said() -> list[Utterance]:
+            texts, carried = [text, *(c["function"]["arguments"] for c in tools.calls())], sources_of(call, answer.notes)
+            return [Utterance(t, "output", **carried) for t in texts if t]
+
+        try:
+            async with reading(answer.outputs) as source:
+                async for chunk in source:
+                    text += chunk.text
+                    tools.add(chunk.tool_calls)
+                    if chunk.finish_reason:
+                        await run(call.trace, flagging, said(), notes["flags"])
+                        notes.update({k: v for k, v in answer.notes.items() if k not in ("blocked", "flags")})
+                    yield chunk
+        finally:
+            await conceal(call.trace, rules, said())
 
     return answer.replace(outputs=chunks(), notes=notes)

@@ -76,7 +76,7 @@ class Oidc:
     async def finish(self, query: Any, browser: str, now: float) -> tuple[dict[str, Any], str]:
         """(claims of the id token, where to go back to). Unauthorized for a state that is unknown, used, too old or another browser's."""
         pending = self._pending.pop(str(query.get("state", "")), None)
-        if pending is None or pending.until <= now or not hmac.compare_digest(pending.browser, browser):
+        if pending is None or pending.until <= now or not hmac.compare_digest(pending.browser.encode(), browser.encode()):
             raise Unauthorized("This sign-in is unknown, was used already, or took too long.", "Begin once more at /login.")
         if query.get("error"):
             raise Unauthorized(f"The identity provider did not sign you in: {str(query['error'])[:80]}.", "Begin once more at /login.")

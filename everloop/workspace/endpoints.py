@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from everloop.assets import catalog
+from everloop.assets import catalog, gates
 from everloop.core.clock import new_span_id, new_trace_id
 from everloop.core.errors import BadInput, NotFound
 from everloop.core.principal import Principal, Role
@@ -26,6 +27,7 @@ from everloop.store.schema import endpoints
 if TYPE_CHECKING:
     from everloop.workspace.workspace import Workspace
 
+_logger = logging.getLogger("everloop.endpoints")
 LIMITS: dict[str, dict[str, float]] = {"predict": {"timeout_s": 30, "concurrency": 64}, "chat": {"timeout_s": 120, "concurrency": 64}}
 """An endpoint's bounds by its kind, where its spec says nothing."""
 
@@ -40,6 +42,7 @@ class Endpoints:
         self._specs: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
         self._live: dict[tuple[str, str], dict[str, tuple[str, Serve]]] = {}
         self._opening: dict[tuple[str, str], asyncio.Lock] = {}
+        self._filling: dict[tuple[str, str], asyncio.Lock] = {}
 
     async def on_stop(self) -> None:
         """Let go of the connections to LLM providers."""
@@ -231,9 +234,28 @@ class Endpoints:
             followed = {a for s in specs if s["release"] == release for a in [*(p["alias"] for p in s["split"]), s["shadow"]]}
             return {alias: version for alias, version in catalog.aliases_of(tx, "release", release).items() if alias in followed}
 
-        found = await self.ws.records.read(who, work)
-        refs = {alias: f"release:{release}@{version}" for alias, version in found.items()}
-        self._live[who.project, release] = {alias: (ref, await self._load(who, ref)) for alias, ref in refs.items()}
+        async with self._filling.setdefault((who.project, release), asyncio.Lock()):  # what was read last is what stays
+            found = await self.ws.records.read(who, work)
+            refs = {alias: f"release:{release}@{version}" for alias, version in found.items()}
+            loaded = await asyncio.gather(*(self._load(who, ref) for ref in refs.values()), return_exceptions=True)
+            failures = [f"{ref}: {found}" for ref, found in zip(refs.values(), loaded, strict=True) if isinstance(found, BaseException)]
+            if failures and len(failures) == len(refs):
+                raise next(found for found in loaded if isinstance(found, BaseException))
+            for failure in failures:  # its share of the calls fails; it keeps no other from being served
+                _logger.error("project %s cannot serve %s", who.project, failure)
+            table = {
+                alias: (ref, self._later(who, ref) if isinstance(serve, BaseException) else serve)
+                for (alias, ref), serve in zip(refs.items(), loaded, strict=True)
+            }
+            self._live[who.project, release] = table
+
+    def _later(self, who: Principal, ref: str) -> Serve:
+        """A release that could not be loaded, tried again at each call."""
+
+        async def serve(call: Call) -> Answer:
+            return await (await self._load(who, ref))(call)
+
+        return serve
 
     async def _load(self, who: Principal, ref: str) -> Serve:
         key = (who.project, ref)
@@ -259,7 +281,10 @@ class Endpoints:
 
 
 def put(tx: Any, name: str, kind: str, full: Mapping[str, Any]) -> None:
-    """Keep an endpoint's full spec."""
+    """Keep an endpoint's full spec. Forbidden where it would lead users round a gate (see gates.need_to_reroute)."""
+    before = tx.row(sa.select(endpoints.c.spec).where(endpoints.c.project == tx.project, endpoints.c.name == name))
+    if before is not None:
+        gates.need_to_reroute(tx, f"the endpoint {name}", before["spec"], dict(full))
     row = {"project": tx.project, "name": name, "kind": kind, "spec": dict(full)}
     row.update(created_at=tx.now, updated_at=tx.now, updated_by=tx.who.name)
     tx.upsert(endpoints, row, update=["kind", "spec", "updated_at", "updated_by"])

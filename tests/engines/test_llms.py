@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from everloop.core.errors import BadInput, NotFound, UpstreamFailed
 from everloop.core.principal import Principal, Role
@@ -245,6 +246,8 @@ def test_a_key_is_named_never_written_and_goes_only_home(monkeypatch: pytest.Mon
     assert env_secrets("env:OPENAI_API_KEY", "https://api.openai.com/v1/chat/completions") == "k"
     with pytest.raises(BadInput, match="may not be sent to evil.example"):
         env_secrets("env:OPENAI_API_KEY", "https://evil.example/v1")
+    with pytest.raises(BadInput, match=r"may not be sent to api\.openai\.com"):
+        env_secrets("env:OPENAI_API_KEY", "http://api.openai.com/v1/chat/completions")  # in the open
     with pytest.raises(BadInput, match="may not be sent"):
         make({"name": "openai", "model": "m", "key": "env:OPENAI_API_KEY", "base_url": "https://evil.example/v1"}, env_secrets)
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
@@ -255,6 +258,30 @@ def test_a_key_is_named_never_written_and_goes_only_home(monkeypatch: pytest.Mon
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(UpstreamFailed, match="OPENAI_API_KEY is not set"):
         env_secrets("env:OPENAI_API_KEY", "http://127.0.0.1:9/v1")
+
+
+def test_a_provider_that_leads_elsewhere_is_not_followed() -> None:
+    async def run() -> list[str]:
+        asked: list[str] = []
+
+        async def lead(request: web.Request) -> web.Response:
+            asked.append(request.path)
+            return web.Response(status=307, headers={"location": "/elsewhere"})
+
+        app = web.Application()
+        app.router.add_post("/{path:.*}", lead)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        try:
+            with pytest.raises(UpstreamFailed, match="answered 307"):
+                await http.post(f"http://127.0.0.1:{runner.addresses[0][1]}/v1", {"x-api-key": "k"}, b"{}")
+        finally:
+            await http.close()
+            await runner.cleanup()
+        return asked
+
+    assert asyncio.run(run()) == ["/v1"]
 
 
 def test_a_cut_stream_is_a_failure_and_tool_calls_come_through(upstream: Upstream) -> None:

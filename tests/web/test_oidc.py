@@ -193,6 +193,13 @@ def test_a_forged_id_token_signs_nobody_in(client: TestClient, idp: Idp, attack:
     assert ws.records.read_sync(SYSTEM, identity.list_users) == []
 
 
+def test_a_cookie_that_is_no_ascii_is_another_browsers(client: TestClient, idp: Idp) -> None:
+    code, state = idp.approve(client.get("/oidc/start").headers["location"])
+    client.cookies.clear()
+    answer = client.get("/oidc/callback", params={"code": code, "state": state}, headers={"cookie": "everloop_oidc=\xe9".encode("latin-1")})
+    assert answer.status_code == 401 and "unknown" in answer.text
+
+
 def test_states_are_used_once_by_the_browser_that_began(client: TestClient, idp: Idp) -> None:
     def begin() -> tuple[dict[str, str], dict[str, str]]:
         begun = client.get("/oidc/start")
