@@ -71,7 +71,7 @@ def full_id(given: str, what: str, list_ids: Callable[[int], Iterable[str]]) -> 
         raise BadInput(f"{given!r} is too short for the id of a {what}.", "Give its first four characters or more.")
     found = [id for id in list_ids(IDS_LOOKED_AT) if id.startswith(given)]
     if not found:
-        raise NotFound(f"No {what} among the newest {IDS_LOOKED_AT} has an id that begins with {given!r}.")
+        raise NotFound(f"No {what} among the newest {IDS_LOOKED_AT} has an id that begins with {given!r}.", f"Give the whole id of an older {what}.")
     if len(found) > 1:
         raise BadInput(f"{len(found)} {what}s have an id that begins with {given!r}.", f"They are: {', '.join(found[:5])}")
     return found[0]

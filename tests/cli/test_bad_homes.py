@@ -87,7 +87,8 @@ def test_unknown_references_say_what_there_is(running: tuple[Path, str]) -> None
     assert command("alias", "policy:safe@1", "champion", **there).returncode == 2
     refused(command("why", "model:credit@3", **there), 'There is no asset "model:credit@3"', "no model in project 'default' yet")
     refused(command("impact", "nonsense", **there), "'nonsense' is not a reference: the kind is missing", "kind:name@version")
-    refused(command("why", "0123", **there), "'0123' is neither a reference nor an id")
+    refused(command("why", "0123", **there), "No trace among the newest 500 has an id that begins with '0123'", "Give the whole id")
+    refused(command("why", "zz", **there), "'zz' is neither a reference nor an id")
 
 
 def test_a_home_that_cannot_be_written(tmp_path: Path) -> None:
