@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import sys
 import traceback
 from pathlib import Path
@@ -128,7 +127,7 @@ def _difference(change: dict[str, Any]) -> list[str]:
     field, old, new = change["field"], change["from"], change["to"]
     if all(isinstance(side, list) and all(isinstance(one, str) for one in side) for side in (old, new)):
         return [f"{field}: - {one}" for one in old if one not in new] + [f"{field}: + {one}" for one in new if one not in old]
-    return [f"{field}: {_short(old)} -> {_short(new)}"]
+    return [f"{field}: {screen.cut(old, VALUE_CHARS)} -> {screen.cut(new, VALUE_CHARS)}"]
 
 
 def _say_next(client: Any, done: list[dict[str, Any]]) -> None:
@@ -156,8 +155,3 @@ def _where(file: Path, error: BaseException) -> str:
         return f"{Path(error.filename).name}, line {error.lineno},"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]
     return f"{file.name}, line {lines[-1]}," if lines else file.name
-
-
-def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= VALUE_CHARS else text[: VALUE_CHARS - 1] + "…"

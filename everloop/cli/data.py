@@ -33,7 +33,7 @@ def add(
     description: str = "",
 ) -> None:
     """Load a file as the next version of a dataset."""
-    client = _client()
+    client = screen.client(start=True)
     if documents or file.is_dir():
         _said(client.data.add_documents(name, file, description=description))
         return
@@ -47,7 +47,7 @@ def add_documents(
     description: str = "",
 ) -> None:
     """Load documents as the next version of a dataset; says what could not be read, and why."""
-    _said(_client().data.add_documents(name, paths, description=description))
+    _said(screen.client(start=True).data.add_documents(name, paths, description=description))
 
 
 def list_datasets(search: str = typer.Argument("", help="Part of a name"), limit: int = 20) -> None:
@@ -58,7 +58,7 @@ def list_datasets(search: str = typer.Argument("", help="Part of a name"), limit
     from everloop.core.clock import iso
 
     table = Table("dataset", "latest", "aliases", "changed")
-    for one in _client().data.list(search, limit):
+    for one in screen.client(start=True).data.list(search, limit):
         table.add_row(one["name"], str(one["latest"]), ", ".join(one["aliases"]), iso(one["updated_at"]))
     Console().print(table)
 
@@ -70,7 +70,7 @@ def show(
     from rich.console import Console
     from rich.table import Table
 
-    client, console = _client(), Console()
+    client, console = screen.client(start=True), Console()
     asset = client.data.get(ref)
     manifest = asset["manifest"]
     _said(asset)
@@ -79,14 +79,14 @@ def show(
         for column in manifest["schema"]:
             stats = manifest["stats"][column["name"]]
             top = ", ".join(f"{v} ({c})" for v, c in stats["top"][:3])
-            figures = [_short(stats[key]) for key in ("missing", "distinct", "min", "mean", "max")]
+            figures = [screen.number(stats[key], 5) for key in ("missing", "distinct", "min", "mean", "max")]
             table.add_row(column["name"], column["type"], *figures, top)
         console.print(table)
     if rows > 0:
         found = client.data.rows(asset["ref"], rows)
         table = Table(*found["columns"])
         for row in found["rows"]:
-            table.add_row(*["" if v is None else _short(v) for v in row])
+            table.add_row(*[screen.number(v, 5) for v in row])
         console.print(table)
 
 
@@ -118,13 +118,3 @@ def _contract(path: Path | None) -> Any:
         return json.loads(path.read_text())
     except (OSError, json.JSONDecodeError) as error:
         raise BadInput(f"The contract {path} cannot be read: {error}.", "Give a JSON file.") from None
-
-
-def _short(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.5g}" if isinstance(value, float) else str(value)
-
-
-def _client() -> Any:
-    return screen.client(start=True)

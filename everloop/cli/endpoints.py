@@ -20,14 +20,14 @@ def register(app: typer.Typer) -> None:
     @group.command("list")
     def listed() -> None:
         """All endpoints with what is live."""
-        for one in _client().endpoints.list():
+        for one in screen.client(start=True).endpoints.list():
             live = ", ".join(f"{p['alias']}={p['ref'] or 'none'} ({p['weight']:g})" for p in one["live"])
             typer.echo(f"{one['name']}\t{one['kind']}\t{live}")
 
     @group.command("show")
     def show(name: str) -> None:
         """One endpoint as JSON."""
-        typer.echo(json.dumps(_client().endpoints.get(name), indent=2))
+        typer.echo(json.dumps(screen.client(start=True).endpoints.get(name), indent=2))
 
     @app.command("predict")
     def predict(
@@ -41,7 +41,7 @@ def register(app: typer.Typer) -> None:
 
         Predictions with ids, as a dataset version and a file; rows that cannot be scored are listed.
         """
-        said = _client().endpoints.score(name, _source(source), target, inputs=inputs, absent=absent)
+        said = screen.client(start=True).endpoints.score(name, _source(source), target, inputs=inputs, absent=absent)
         typer.echo(f"{said['scored']:,} of {said['rows']:,} rows scored by {said['release']}: {said['out']}{f', {target}' if target else ''}")
         for one in said["refused_rows"]:
             typer.echo(f"row {one['row']}: {one['why']}", err=True)
@@ -51,7 +51,7 @@ def register(app: typer.Typer) -> None:
     @app.command("chat")
     def chat(endpoint: str, question: str) -> None:
         """Ask a chat endpoint; the answer, its sources and its trace."""
-        answer = _client().endpoints.chat(endpoint, question)
+        answer = screen.client(start=True).endpoints.chat(endpoint, question)
         message = answer["choices"][0]["message"]
         typer.echo(message["content"])
         for line in dict.fromkeys(f"  [{cited.get('n')}] {cited.get('document')}" for cited in message.get("citations") or ()):
@@ -94,7 +94,3 @@ def _value(text: str | None) -> Any:
         return float(text)
     except ValueError:
         return text
-
-
-def _client() -> Any:
-    return screen.client(start=True)

@@ -18,9 +18,7 @@ def register(app: typer.Typer) -> None:
 
 def alias(ref: str, name: str, decision: str = typer.Option(None, help="Gate decision to use."), why: str = "") -> None:
     """Move an alias to a version, through its gate."""
-    from everloop.client import connect
-
-    moved = connect(start=False).assets.move_alias(ref, name, decision=decision, why=why)
+    moved = screen.client().assets.move_alias(ref, name, decision=decision, why=why)
     typer.echo(
         f"{moved['alias']}: {moved['from'] or '-'} -> {moved['to']}" + ("  (ungated)" if moved["ungated"] else f"  (decision {moved['decision']})")
     )
@@ -30,7 +28,7 @@ def why(id: str = typer.Argument(help="A trace's id or its first characters, an 
     """What an answer, a version, a run or a decision rests on."""
     server = screen.client()
     if re.fullmatch("[0-9a-f]{4,31}", id):
-        id = screen.full_id(id, "trace", lambda limit: (one["trace_id"] for one in server.traces.list(limit)["items"]))
+        id = screen.trace_id(server, id)
     found = server.why(id)
     typer.echo(f"{found['what']} {found['id']} rests on:")
     for node in found["nodes"]:
@@ -43,9 +41,7 @@ def why(id: str = typer.Argument(help="A trace's id or its first characters, an 
 
 def impact(ref: str) -> None:
     """What rests on a version, and what of that is live."""
-    from everloop.client import connect
-
-    found = connect(start=False).impact(ref)
+    found = screen.client().impact(ref)
     typer.echo(f"on {found['subject']} rest:")
     for node in found["nodes"]:
         typer.echo(f"  {node['ref']:<40} {node.get('title', '')}")

@@ -10,6 +10,8 @@ from everloop.cli import screen
 from everloop.core.errors import BadInput
 
 LOOKS_SHOWN = 5
+WHY_SHOWN = 100
+"""Characters of a reason in a table."""
 
 
 def register(app: typer.Typer) -> None:
@@ -30,7 +32,9 @@ def list_monitors(as_json: bool = screen.JSON) -> None:
         state = m["state"] or {}
         starts = (m["spec"]["on_fail"] or {}).get("pipeline") or "-"
         told = state.get("why") or state.get("error") or ""
-        rows.append((m["name"], m["endpoint"], state.get("verdict") or "no look yet", screen.moment(state.get("until")), starts, _cut(told)))
+        rows.append(
+            (m["name"], m["endpoint"], state.get("verdict") or "no look yet", screen.moment(state.get("until")), starts, screen.cut(told, WHY_SHOWN))
+        )
     screen.table(("monitor", "endpoint", "verdict", "window's end (UTC)", "starts", "why"), rows, "No monitor is declared.")
 
 
@@ -83,7 +87,14 @@ def show(name: str = typer.Argument(help="The monitor's name"), as_json: bool = 
     typer.echo(f"last look: {state.get('verdict') or 'none yet'}. {state.get('why') or state.get('error') or ''}".rstrip())
     ends = sorted({s["at"] for s in looks}, reverse=True)[:LOOKS_SHOWN]
     rows = [
-        (screen.moment(s["at"]), s["name"], screen.number(s["value"] if s["value"] is not None else s["text"]), s["verdict"], s["n"], _cut(s["why"]))
+        (
+            screen.moment(s["at"]),
+            s["name"],
+            screen.number(s["value"] if s["value"] is not None else s["text"]),
+            s["verdict"],
+            s["n"],
+            screen.cut(s["why"], WHY_SHOWN),
+        )
         for s in looks
         if s["at"] in ends
     ]
@@ -101,7 +112,10 @@ def tick(
     if as_json:
         return screen.say_json(found)
     typer.echo(f"{name}: " + typer.style(found["verdict"], fg=screen.COLOURS.get(found["verdict"]), bold=True) + f". {found['why']}")
-    rows = ((s["name"], screen.number(s["value"]), screen.interval(s["interval"]), s["verdict"], s["n"], _cut(s["why"])) for s in found["scores"])
+    rows = (
+        (s["name"], screen.number(s["value"]), screen.interval(s["interval"]), s["verdict"], s["n"], screen.cut(s["why"], WHY_SHOWN))
+        for s in found["scores"]
+    )
     screen.table(("check", "value", "interval", "verdict", "n", "why"), rows, "No check was run.")
     if found["run"]:
         typer.echo(f"It started a pipeline: everloop pipelines show {found['run']}")
@@ -123,7 +137,3 @@ def _check(text: str) -> dict[str, Any]:
         return {"rule": text}
     name, colon, params = text.partition(":")
     return {"check": name, **({"params": screen.json_of(params, f"The params of check {name}")} if colon else {})}
-
-
-def _cut(text: str, chars: int = 100) -> str:
-    return text if len(text) <= chars else text[: chars - 1] + "…"

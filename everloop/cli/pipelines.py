@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 
+from everloop.cli import screen
 from everloop.core.clock import iso
 
 RESULT_CHARS = 300
@@ -29,7 +30,7 @@ def register(app: typer.Typer) -> None:
 
 def list_pipelines() -> None:
     """List pipelines."""
-    for item in _client().list():
+    for item in screen.client().pipelines.list():
         typer.echo(f"{item['name']}  {' -> '.join(s['name'] for s in item['spec']['steps'])}")
 
 
@@ -46,10 +47,10 @@ def run(
         given = json.loads(params)
     except ValueError as error:
         raise BadInput(f"--params is not JSON: {error}.") from None
-    started = _client().run(name, given)
+    started = screen.client().pipelines.run(name, given)
     typer.echo(started["id"])
     if wait:
-        done = _client().wait(started["id"], timeout, progress=_say_state)
+        done = screen.client().pipelines.wait(started["id"], timeout, progress=_say_state)
         for task in done["tasks"]:
             typer.echo(f"  {task['step']}  {told(task['result'])}")
     else:
@@ -73,26 +74,20 @@ def told(result: Any) -> str:
 
 def show(id: str = typer.Argument(help="The run's id")) -> None:
     """Show a run and its steps."""
-    typer.echo(json.dumps(_client().state(id), indent=2))
+    typer.echo(json.dumps(screen.client().pipelines.state(id), indent=2))
 
 
 def cancel(id: str = typer.Argument(help="The run's id")) -> None:
     """End a run."""
-    typer.echo(_client().cancel(id)["run"]["status"])
+    typer.echo(screen.client().pipelines.cancel(id)["run"]["status"])
 
 
 def list_schedules() -> None:
     """List schedules."""
-    for item in _client().schedules():
+    for item in screen.client().pipelines.schedules():
         typer.echo(f"{item['name']}  {item['pipeline']}  {item['cron']}  next {iso(item['next_at'])}")
 
 
 def run_schedule(name: str = typer.Argument(help="The schedule's name"), at: str = typer.Option(None, help="As if it were then (ISO)")) -> None:
     """Start what a schedule starts, now."""
-    typer.echo(_client().run_schedule(name, at)["id"])
-
-
-def _client() -> Any:
-    from everloop.client.base import connect
-
-    return connect(start=False).pipelines
+    typer.echo(screen.client().pipelines.run_schedule(name, at)["id"])

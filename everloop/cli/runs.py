@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import typer
 
-from everloop.core.clock import iso
+from everloop.cli import screen
 
 
 def register(app: typer.Typer) -> None:
@@ -22,21 +21,18 @@ def register(app: typer.Typer) -> None:
         limit: int = typer.Option(20, help="How many"),
     ) -> None:
         """List runs, newest first."""
-        from rich.console import Console
-        from rich.table import Table
-
-        table = Table("id", "name", "kind", "status", "experiment", "started", "metrics")
-        for run in _client().runs.search(filter, experiment, limit, **({"kind": kind} if kind else {}))["items"]:
-            metrics = "  ".join(f"{key}={_short(value)}" for key, value in list(run["metrics"].items())[:4])
-            table.add_row(run["id"], run["name"], run["kind"], run["status"], run["experiment"], iso(run["started_at"]), metrics)
-        Console().print(table)
+        rows = []
+        for run in screen.client(start=True).runs.search(filter, experiment, limit, **({"kind": kind} if kind else {}))["items"]:
+            metrics = "  ".join(f"{key}={screen.number(value)}" for key, value in list(run["metrics"].items())[:4])
+            rows.append((run["id"], run["name"], run["kind"], run["status"], run["experiment"], screen.moment(run["started_at"]), metrics))
+        screen.table(("id", "name", "kind", "status", "experiment", "started (UTC)", "metrics"), rows, "No run fits.")
 
     @runs.command("show")
     def show(id: str = typer.Argument(help="The run's id")) -> None:
         """Show one run: params, metrics, tags, files."""
         import json
 
-        client = _client()
+        client = screen.client(start=True)
         typer.echo(json.dumps({**client.runs.get(id), "artifacts": client.runs.artifacts(id)}, indent=2))
 
     @runs.command("artifacts")
@@ -44,7 +40,7 @@ def register(app: typer.Typer) -> None:
         id: str = typer.Argument(help="The run's id"), to: Path = typer.Option(None, help="Write the files into this folder", file_okay=False)
     ) -> None:
         """List a run's files, or download them with --to."""
-        client = _client()
+        client = screen.client(start=True)
         for file in client.runs.artifacts(id):
             typer.echo(f"{file['size']:>12}  {file['path']}")
             if to is not None:
@@ -55,22 +51,12 @@ def register(app: typer.Typer) -> None:
     @runs.command("delete")
     def delete(id: str = typer.Argument(help="The run's id")) -> None:
         """Put a run out of sight."""
-        _client().runs.delete(id)
+        screen.client(start=True).runs.delete(id)
 
     app.add_typer(runs, name="runs")
 
     @app.command("experiments")
     def experiments(filter: str = typer.Option("", help="name LIKE 'cred%' and tags.team = 'risk'")) -> None:
         """List experiments, last changed first."""
-        for one in _client().runs.experiments(filter):
+        for one in screen.client(start=True).runs.experiments(filter):
             typer.echo(f"{one['id']:>6}  {one['name']}")
-
-
-def _client() -> Any:
-    from everloop.client import connect
-
-    return connect()
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, (int, float)) else str(value)

@@ -51,16 +51,22 @@ def moment(at: float | None) -> str:
     return "" if at is None else time.strftime("%Y-%m-%d %H:%M", time.gmtime(at))
 
 
-def number(value: Any) -> str:
-    """A figure with four digits, other values as they are, nothing for None."""
+def number(value: Any, digits: int = 4) -> str:
+    """A figure with that many digits, other values as they are, nothing for None."""
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:.{digits}g}"
     return "" if value is None else str(value)
 
 
 def interval(found: Sequence[float] | None) -> str:
     """`0.71 to 0.78`, or nothing."""
     return f"{found[0]:.4g} to {found[1]:.4g}" if found else ""
+
+
+def cut(value: Any, chars: int) -> str:
+    """A text, or another value as JSON, cut to `chars` characters; nothing for None."""
+    text = value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= chars else text[: chars - 1] + "…"
 
 
 def full_id(given: str, what: str, list_ids: Callable[[int], Iterable[str]]) -> str:
@@ -75,6 +81,11 @@ def full_id(given: str, what: str, list_ids: Callable[[int], Iterable[str]]) -> 
     if len(found) > 1:
         raise BadInput(f"{len(found)} {what}s have an id that begins with {given!r}.", f"They are: {', '.join(found[:5])}")
     return found[0]
+
+
+def trace_id(client: Any, given: str) -> str:
+    """The whole id of the trace that `given` is the beginning of."""
+    return full_id(given, "trace", lambda limit: (one["trace_id"] for one in client.traces.list(limit)["items"]))
 
 
 def json_of(text: str | None, option: str) -> Any:

@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
         """List traces, newest first."""
         rows = []
         filters = {"endpoint": endpoint, "status": status, "release": release, "user": user, "session": session, "since": since, "until": until}
-        for t in _client().traces.list(limit, text=text, **filters)["items"]:
+        for t in screen.client(start=True).traces.list(limit, text=text, **filters)["items"]:
             tokens = f"{t['tokens_in'] or 0}/{t['tokens_out'] or 0}" if t["tokens_in"] or t["tokens_out"] else ""
             cost = f"${t['cost']:.5f}" if t["cost"] is not None else ""
             rows.append(
@@ -43,13 +43,13 @@ def register(app: typer.Typer) -> None:
         """Show one trace: its spans as a tree, its predictions and scores."""
         from rich.console import Console
 
-        server = _client()
+        server = screen.client(start=True)
         given = trace_id.removeprefix("chatcmpl-")
-        trace = server.traces.get(screen.full_id(given, "trace", lambda limit: (one["trace_id"] for one in server.traces.list(limit)["items"])))
+        trace = server.traces.get(screen.trace_id(server, given))
         console = Console()
         console.print(tree(trace))
         for p in trace["predictions"]:
-            console.print(f"prediction {p['prediction_id']}: {_short(p['outputs'])}  label: {p['label']}", markup=False)
+            console.print(f"prediction {p['prediction_id']}: {screen.cut(p['outputs'], TEXT_SHOWN)}  label: {p['label']}", markup=False)
         for s in trace["scores"]:
             console.print(f"score {s['name']} = {s['value']}  ({s['source'] or s['by']})  {s['why']}", markup=False)
 
@@ -86,7 +86,7 @@ def _line(span: dict[str, Any]) -> Any:
         line.append(f"  {span['tokens_in'] or 0} + {span['tokens_out'] or 0} tokens")
     for label, value in (("in", span["inputs"]), ("out", span["outputs"]), ("error", span["error"])):
         if value is not None:
-            line.append(f"\n  {label}: {_short(value)}", style="dim")
+            line.append(f"\n  {label}: {screen.cut(value, TEXT_SHOWN)}", style="dim")
     return line
 
 
@@ -100,17 +100,4 @@ def _asked(value: Any) -> str:
         found = value
     last = found[-1] if isinstance(found, list) and found else None
     said = last.get("content") if isinstance(last, dict) else None
-    return _short(said if isinstance(said, str) else value)
-
-
-def _short(value: Any) -> str:
-    import json
-
-    text = value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= TEXT_SHOWN else text[: TEXT_SHOWN - 1] + "…"
-
-
-def _client() -> Any:
-    import everloop as el
-
-    return el.connect()
+    return screen.cut(said if isinstance(said, str) else value, TEXT_SHOWN)
