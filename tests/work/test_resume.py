@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,6 +57,17 @@ def lines(file: Path, word: str, n: int, seconds: float = 60.0) -> list[str]:
     raise AssertionError(f"{word} was not seen {n} times: {file.read_text() if file.exists() else None}")
 
 
+def answering(client: Any) -> None:
+    """Wait until the server answers."""
+    for _ in range(300):
+        try:
+            client.pipelines.list()
+            return
+        except EverloopError:
+            time.sleep(0.1)
+    raise AssertionError("the server did not come up")
+
+
 @pytest.mark.check
 @pytest.mark.parametrize("victim", ["server", "worker"])
 def test_a_kill_resumes_without_repeating(tmp_path: Path, victim: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,12 +81,7 @@ def test_a_kill_resumes_without_repeating(tmp_path: Path, victim: str, monkeypat
     server = up(tmp_path / "home", port)
     try:
         client = el.connect(f"http://127.0.0.1:{port}", start=False)
-        for _ in range(200):
-            try:
-                client.pipelines.list()
-                break
-            except EverloopError:
-                time.sleep(0.1)
+        answering(client)
         client.pipelines.put(mine.pipeline)
         run = client.pipelines.run("p", {"file": str(file), "go": str(go)})["id"]
         pid = int(lines(file, "second", 1)[0].split()[1])
@@ -85,6 +92,7 @@ def test_a_kill_resumes_without_repeating(tmp_path: Path, victim: str, monkeypat
             server.kill()
             server.wait()
             server = up(tmp_path / "home", port)
+            answering(client)
         go.touch()
         state = client.pipelines.wait(run, 90)
         assert state["tasks"][1]["result"] == {"n": 2}
