@@ -70,13 +70,23 @@ def title_of(asset: dict[str, Any]) -> str:
 
 
 def why_release(tx: Tx, ref: str) -> dict[str, Any]:
-    """All that a release (or any asset or run) rests on, with who moved it to where it is and the decision that let it."""
+    """All that a release (or any asset or run) rests on, with who moved it to where it is and the decision that let it.
+
+    Of the runs that made the same version, only the first is told: an answer does not rest on a run that made again what was there.
+    """
     walked = lineage.upstream(tx, ref)
     nodes = [describe(tx, node) for node in walked["nodes"]]
+    first = {node["ref"]: f"run:{node['run']}" for node in nodes if node.get("run")}
+    edges = [e for e in walked["edges"] if e["relation"] != "made" or first.get(e["target"], e["source"]) == e["source"]]
+    behind, ahead = {ref}, [ref]
+    while ahead:
+        target = ahead.pop()
+        ahead += [e["source"] for e in edges if e["target"] == target and e["source"] not in behind]
+        behind.update(ahead)
     return {
         "subject": ref,
-        "nodes": nodes,
-        "edges": walked["edges"],
+        "nodes": [node for node, name in zip(nodes, walked["nodes"], strict=True) if name in behind],
+        "edges": [e for e in edges if e["target"] in behind],
         "cut": walked["cut"],
         "decisions": decisions_of(tx, ref),
         "moves": moves_of(tx, ref),

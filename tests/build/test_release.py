@@ -30,3 +30,13 @@ def test_new_questions_are_asked_of_the_champion_too(client: Client) -> None:  #
     anew = gate()
     assert anew["verdict"] == "inconclusive" and anew["promoted"] and "tested again" in anew["why"]
     assert gate()["verdict"] == "inconclusive"  # nobody reads `pass` for questions that were not passed
+
+
+def test_an_answer_does_not_rest_on_a_run_that_made_the_same_again(client: Client) -> None:  # noqa: F811
+    for name in ("first", "again"):
+        with client.runs.start(name) as run:
+            client.assets.register("prompt", "t", {"messages": [{"role": "user", "content": "Say: {{ question }}"}]}, run=run.id)
+            made = client.assets.release("t", "chat", {"prompt": "prompt:t"}, {"engine": {"name": "extractive"}}, run=run.id)
+    told = client.why(made["ref"])
+    assert made["ref"] == "release:t@1" and [n["title"] for n in told["nodes"] if n["kind"] == "run"] == ["training run first"]
+    assert {e["source"] for e in told["edges"]} <= {n["ref"] for n in told["nodes"]}

@@ -46,6 +46,25 @@ def _line(points: Sequence[tuple[float, float]], height: int) -> Markup:
     return Markup('<polygon points="{}"/><polyline points="{}"/>').format(area, path)
 
 
+def bars(values: Any, label: str, width: int = 120, height: int = 28) -> Markup:
+    """A small histogram."""
+    found = [v or 0.0 for v in numbers(values)]
+    top = max(found, default=0.0)
+    if not top:
+        return Markup("")
+    step = width / len(found)
+    parts = Markup("").join(
+        Markup('<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>').format(
+            i * step, height - max(1.0, v / top * height), max(0.8, step - 1), max(1.0, v / top * height)
+        )
+        for i, v in enumerate(found)
+        if v
+    )
+    return Markup('<svg class="bars" width="{0}" height="{1}" viewBox="0 0 {0} {1}" role="img" aria-label="{2}">{3}</svg>').format(
+        width, height, label, parts
+    )
+
+
 def interval(low: Any, value: Any, high: Any, limit: Any, label: str, tone: str = "", width: int = 168, height: int = 26) -> Markup:
     """A value with its interval beside the limit that was required: where the bar lies says what the verdict says."""
     found = numbers([low, value, high, limit])
