@@ -26,6 +26,8 @@ DRAIN_ROWS = 50_000
 """Telemetry rows moved into DuckDB in one transaction."""
 INFER_ROWS = 100_000
 """Rows in one predict request."""
+SPAN_ROWS = 1_000
+"""Rows of a predict request that its span keeps; beyond, the record is written in a thread."""
 CHAT_CHARS = 400_000
 """Characters in all messages and parameters of one chat request."""
 LEASE_SECONDS = 30.0

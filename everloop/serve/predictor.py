@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from everloop.core.errors import BadInput
@@ -38,7 +39,8 @@ def predictor(manifest: Mapping[str, Any], read: Read, threshold: float | None =
     async def serve(call: Call) -> Answer:
         if not isinstance(call.inputs, Batch):
             raise BadInput(f"The endpoint {call.endpoint!r} predicts from rows; it cannot answer a chat.")
-        batch = coerce(call.inputs.columns, model.signature, extra="ignore")
+        fit = partial(coerce, call.inputs.columns, model.signature, extra="ignore")
+        batch = fit() if call.inputs.n <= ROWS_ON_LOOP else await asyncio.to_thread(fit)
         if model.fast and batch.n <= ROWS_ON_LOOP:
             return Answer(answer(batch))
         return Answer(await asyncio.to_thread(answer, batch))

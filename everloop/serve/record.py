@@ -5,11 +5,13 @@ A streamed answer is recorded when its stream ends or its reader leaves; the las
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
+from everloop.core.limits import SPAN_ROWS
 from everloop.core.principal import Principal
 from everloop.core.types import Answer, Batch, Call, Chunk, Message, Predictions, Serve, Span, Usage
 from everloop.serve.spans import plain
@@ -33,7 +35,9 @@ def record(inner: Serve, write: Write) -> Serve:
             raise
         if answer.streams:
             return answer.replace(outputs=_stream(call, answer, started, write))
-        await write(call.principal, _spans(call, started, plain(answer.outputs), answer.usage, None), predictions_of(call, answer))
+        many = isinstance(call.inputs, Batch) and call.inputs.n > SPAN_ROWS
+        rows = await asyncio.to_thread(predictions_of, call, answer) if many else predictions_of(call, answer)
+        await write(call.principal, _spans(call, started, _shown(answer.outputs), answer.usage, None), rows)
         return answer
 
     return serve
@@ -104,6 +108,8 @@ def _spans(call: Call, started: int, outputs: Any, usage: Usage, error: BaseExce
         **call.trace.attributes,
         **{to: call.params[key] for key, to in (("session", "session.id"), ("user", "user.id")) if call.params.get(key)},
     }
+    if predict:
+        attributes["everloop.rows"] = call.inputs.n
     if usage.tokens_in or usage.tokens_out:
         attributes.update({"llm.token_count.prompt": usage.tokens_in, "llm.token_count.completion": usage.tokens_out})
         if usage.cost is not None:
@@ -119,10 +125,18 @@ def _spans(call: Call, started: int, outputs: Any, usage: Usage, error: BaseExce
         "error" if error is not None else "ok",
         attributes,
         [] if error is None else [{"name": "exception", "attributes": {"exception.type": type(error).__name__, "exception.message": str(error)}}],
-        plain(call.inputs),
+        _shown(call.inputs),
         outputs,
     )
     return without([root, *call.trace.spans], call.trace.hidden)
+
+
+def _shown(value: Any) -> Any:
+    """Inputs or outputs as a span keeps them: of a batch the first SPAN_ROWS rows, since each row is a prediction of its own in the record."""
+    columns = getattr(value, "columns", None)
+    if columns is None or value.n <= SPAN_ROWS:
+        return plain(value)
+    return {name: list(values[:SPAN_ROWS]) for name, values in columns.items()}
 
 
 def without(spans: list[Span], hidden: Mapping[str, str]) -> list[Span]:

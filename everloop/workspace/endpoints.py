@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from everloop.assets import catalog, gates
 from everloop.core.clock import new_span_id, new_trace_id
 from everloop.core.errors import BadInput, NotFound
+from everloop.core.limits import SPAN_ROWS
 from everloop.core.principal import Principal, Role
 from everloop.core.refs import Ref, check_alias, check_name
 from everloop.core.types import Answer, Batch, Call, Chat, Serve, TraceContext
@@ -277,7 +278,10 @@ class Endpoints:
         return await asyncio.to_thread(build, self.ws, who.project, release, pins, policy)
 
     async def _write(self, who: Principal, spans: list[Any], predictions: list[dict[str, Any]]) -> None:
-        self.ws.traces.record(who, spans, predictions)
+        if len(predictions) > SPAN_ROWS:
+            await asyncio.to_thread(self.ws.traces.record, who, spans, predictions)
+        else:
+            self.ws.traces.record(who, spans, predictions)
 
 
 def put(tx: Any, name: str, kind: str, full: Mapping[str, Any]) -> None:

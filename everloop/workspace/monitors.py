@@ -215,16 +215,24 @@ class Monitors:
     async def _loop(self) -> None:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            due = sa.select(monitors).where(monitors.c.enabled, monitors.c.next_at <= self.ws.clock.now())
-            for row in await self.ws.records.read(SYSTEM, lambda tx, due=due: tx.rows(due)):
-                acting = Principal(f"monitor:{row['name']}", row["project"], Role.editor, kind="pipeline")
-                try:
-                    await self.tick(acting, row["name"])
-                except EverloopError as error:
-                    _log.warning("monitor %s: %s", row["name"], error)
-                    await self.ws.records.write(
-                        acting, lambda tx, row=row, error=error: _keep(tx, row, {**row["state"], "error": str(error)}, self._every(row))
-                    )
+            try:
+                await self.look_at_due()
+            except Exception:
+                _log.exception("monitors: looking for those that are due failed; it goes on")
+
+    async def look_at_due(self) -> None:
+        """Tick every monitor that is due. One that fails is told of in its state, and keeps no other from its look."""
+        due = sa.select(monitors).where(monitors.c.enabled, monitors.c.next_at <= self.ws.clock.now())
+        for row in await self.ws.records.read(SYSTEM, lambda tx: tx.rows(due)):
+            acting = Principal(f"monitor:{row['name']}", row["project"], Role.editor, kind="pipeline")
+            try:
+                await self.tick(acting, row["name"])
+            except Exception as error:
+                told = str(error) if isinstance(error, EverloopError) else f"{type(error).__name__}: {error}"
+                _log.warning("monitor %s: %s", row["name"], told, exc_info=not isinstance(error, EverloopError))
+                await self.ws.records.write(
+                    acting, lambda tx, row=row, told=told: _keep(tx, row, {**(row["state"] or {}), "error": told}, self._every(row))
+                )
 
 
 async def _in_thread(judge: Any, spec: Any, window: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -151,3 +152,11 @@ def test_the_command_line_and_the_app_import_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "", f"imported at the start: {done.stdout}"
+
+
+def test_what_templates_draw_is_there() -> None:
+    from everloop.web.ui import draw
+
+    folder = Path(draw.__file__).parents[1] / "templates"
+    used = {name for page in folder.glob("*.html") for name in re.findall(r"\bdraw\.(\w+)\(", page.read_text(encoding="utf-8"))}
+    assert len(used) > 1 and not {name for name in used if not hasattr(draw, name)}

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from everloop.core.errors import BadInput, Busy, NotFound
+from everloop.core.limits import SPAN_ROWS
 from everloop.core.principal import Principal, local_principal
 from everloop.core.types import Answer, Batch, Call, Chat, Chunk, Predictions, Span, TraceContext
 from everloop.serve.limit import limit
@@ -83,6 +84,25 @@ def test_calls_are_recorded_before_they_leave_failed_ones_too() -> None:
     with pytest.raises(BadInput):
         asyncio.run(record(bad, sink)(call_of(Batch({}, 0))))
     assert sink.spans[1].status == "error"
+
+
+def test_a_large_batch_is_recorded_row_by_row_and_keeps_no_other_call_waiting(model: tuple[dict[str, Any], Path, Any]) -> None:
+    sink, n = Sink(), 50_000
+    serve = record(predictor(model[0], lambda digest: model[1].read_bytes()), sink)
+
+    async def run() -> int:
+        task = asyncio.create_task(serve(call_of(Batch({"a": [0.5] * n, "b": [1.0] * n}, n))))
+        turns = 0
+        while not task.done():
+            await asyncio.sleep(0.001)
+            turns += 1
+        await task
+        return turns
+
+    assert asyncio.run(run()) > 5
+    assert len(sink.predictions) == n and sink.predictions[-1]["prediction_id"].endswith(f"-{n - 1}")
+    root = sink.spans[0]
+    assert len(root.inputs["a"]) == len(root.outputs["prediction"]) == SPAN_ROWS and root.attributes["everloop.rows"] == n
 
 
 def test_a_stream_is_recorded_before_its_last_chunk_and_when_its_reader_leaves() -> None:

@@ -13,6 +13,7 @@ from everloop.core.errors import EverloopError, Forbidden
 from everloop.core.principal import Principal, Role, local_principal
 from everloop.core.settings import Settings
 from everloop.core.types import Answer, Chat
+from everloop.store.schema import monitors
 from everloop.workspace.workspace import Workspace
 
 WHO = local_principal()
@@ -98,5 +99,42 @@ def test_a_release_that_does_not_load_keeps_no_other_from_its_users(tmp_path: Pa
         assert await ws.endpoints.live(WHO, "r") == ("chat", [third])
         with pytest.raises(EverloopError, match="does not load"):
             await ws.endpoints.put(WHO, "r", "chat", {"release": "r", "split": [{"alias": "beside"}]})
+
+    within(tmp_path, work)
+
+
+def test_a_monitor_that_fails_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work(ws: Workspace) -> None:
+        await release(ws, "r", "champion", "one")
+        await ws.endpoints.put(WHO, "r", "chat", {"release": "r"})
+        for name in ("a", "b"):
+            await ws.monitors.put(WHO, name, "r", {})
+        await ws.records.write(WHO, lambda tx: tx.run(monitors.update().values(next_at=0.0)))
+        looked: list[str] = []
+
+        async def tick(who: Principal, name: str, at: float | None = None) -> dict[str, Any]:
+            looked.append(name)
+            raise ZeroDivisionError("no window")
+
+        monkeypatch.setattr(ws.monitors, "tick", tick)
+        await ws.monitors.look_at_due()
+        assert sorted(looked) == ["a", "b"]
+        told = await ws.monitors.get(WHO, "a")
+        assert told["state"]["error"] == "ZeroDivisionError: no window" and told["next_at"] > 0
+
+        beaten = asyncio.Event()
+        asked = 0
+
+        async def failing() -> None:
+            nonlocal asked
+            asked += 1
+            if asked > 1:
+                beaten.set()
+            raise OSError("disk")
+
+        monkeypatch.setattr(ws.monitors, "look_at_due", failing)
+        monkeypatch.setattr("everloop.workspace.monitors.LOOK_SECONDS", 0.01)
+        ws.spawn(ws.monitors._loop())
+        await asyncio.wait_for(beaten.wait(), 5)
 
     within(tmp_path, work)
