@@ -78,13 +78,14 @@ def time_column(table: Any, column: str) -> tuple[Any, str | None]:
 def _parsed_or_said(values: Any, column: str) -> Any:
     import pyarrow.compute as pc
 
-    parsed, _, form = _best(values)
+    parsed, _, _ = _best(values)
     wrong = pc.and_(pc.is_null(parsed), pc.is_valid(values))
     n = pc.sum(wrong).as_py() or 0
     if n:
         first = pc.index(wrong, True).as_py()
         good = len(values) - values.null_count - n
-        others = f"; {good:,} other values are dates like {form}" if good else ""
+        like = values[pc.index(pc.is_valid(parsed), True).as_py()].as_py() if good else ""
+        others = f"; {good:,} other values are dates like {like}" if good else ""
         raise BadInput(
             f"The time column {column!r} does not parse as a date in row {first + 1}: {values[first].as_py()!r}{others} ({n:,} rows are wrong).",
             "Fix the value, or write all dates as 2026-11-24 or 2026-11-24T08:00:00Z.",

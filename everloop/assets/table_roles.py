@@ -58,7 +58,7 @@ def need_column(table: Any, name: str, what: str = "The column") -> str:
     if name in table.column_names:
         return name
     near = get_close_matches(name.lower(), [c.lower() for c in table.column_names], 3, 0.5)
-    nearest = [c for c in table.column_names if c.lower() in near]
+    nearest = sorted((c for c in table.column_names if c.lower() in near), key=lambda c: near.index(c.lower()))
     hint = f"Did you mean {' or '.join(repr(c) for c in nearest)}?  " if nearest else ""
     shown = ", ".join(table.column_names[:40]) + (f" and {table.num_columns - 40} more" if table.num_columns > 40 else "")
     raise BadInput(f"{what} {name!r} is not in the table.", f"{hint}Columns: {shown}.")

@@ -8,6 +8,7 @@ there), `arguments` (a list, for the script's command line), `model` (the regist
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -69,8 +70,8 @@ def run(step: Any) -> dict[str, Any]:
 def adopt(step: Any) -> dict[str, Any]:
     """Make a servable version of a scikit-learn model that MLflow's client logged: skops, ONNX where it agrees, signature, classes.
 
-    Answers {"model", "engine", "from", "filled"}: a model that takes no missing values gets them filled before it, and the log says by what. A pickle is unpacked only here, in the worker, and only where a step before made it in this run, or where
-    the param `trust_pickle` says that whoever logged it is trusted. BadInput says what stands in the way.
+    Answers {"model", "engine", "from", "filled", and "why_not_onnx" where it is not}: a model that takes no missing values gets them filled before
+    it, and the log says by what. A pickle is unpacked only here, in the worker, and only where a step before made it in this run, or where the param `trust_pickle` says that whoever logged it is trusted. BadInput says what stands in the way.
     """
     from everloop.engines.convert import to_onnx, to_skops
     from everloop.engines.signature import infer_signature
@@ -89,6 +90,8 @@ def adopt(step: Any) -> dict[str, Any]:
     signature = infer_signature(x, classes)
     for column in signature["inputs"]:
         column["required"] = False
+        if filled and column["type"] == "string":
+            column["missing"] = "none"  # what the filling before the model takes for missing, also where the training rows had no gap
     onnx, evidence = to_onnx(model, signature, x)
     files = {"model.skops": to_skops(model), **({"model.onnx": onnx} if onnx else {})}
     manifest = {"format": "sklearn", "engine": "onnx" if onnx else "skops", "files": client.assets.put_files(files), "task": task["task"]}
@@ -99,13 +102,15 @@ def adopt(step: Any) -> dict[str, Any]:
         values = ", ".join(f"{name} by {value!r}" for name, value in filled.items())
         step.log(f"The model takes no missing values, so they are filled before it as the training rows have it (median, or most frequent): {values}")
     step.log(f"{made['ref']}: {asset['ref']} with {len(x.columns)} features, served by {manifest['engine']}{'' if onnx else ': ' + evidence['why']}")
-    return {"model": made["ref"], "engine": manifest["engine"], "from": asset["ref"], "filled": ", ".join(filled)}
+    answer = {"model": made["ref"], "engine": manifest["engine"], "from": asset["ref"], "filled": ", ".join(filled)}
+    return answer if onnx else {**answer, "why_not_onnx": evidence["why"]}
 
 
 def complete(model: Any, x: Any, ref: str) -> tuple[Any, dict[str, Any]]:
     """(a model that answers rows with missing values, what fills them by column): itself and {} where it does so already.
 
-    Else a pipeline that fills numbers by the median of `x` and texts by the most frequent. BadInput where the model answers no row of `x` at all.
+    Else a pipeline that fills numbers by the median of `x` and texts by the most frequent, inside the branches of a first step that names columns
+    (that form has an ONNX twin), else before the model. BadInput where the model answers no row of `x` at all.
     """
     import pandas as pd
 
@@ -121,8 +126,12 @@ def complete(model: Any, x: Any, ref: str) -> tuple[Any, dict[str, Any]]:
         (name, SimpleImputer(strategy="median") if name in numbers else SimpleImputer(missing_values=None, strategy="most_frequent"), [name])
         for name in x
     ]
+    x = x.assign(**{name: x[name].astype(object).where(x[name].notna(), None) for name in x if name not in numbers})
     fill = ColumnTransformer(fillers, verbose_feature_names_out=False).set_output(transform="pandas").fit(x)
     filled = Pipeline([("fill", fill), ("model", model)])
+    within = _within(model, x, numbers)
+    if within is not None and _answers(within, empty) is None and _answers(within, x.head(20)) is None:
+        filled = within
     error = _answers(filled, empty) or _answers(filled, x.head(20))
     if error is not None:
         raise BadInput(
@@ -130,6 +139,32 @@ def complete(model: Any, x: Any, ref: str) -> tuple[Any, dict[str, Any]]:
             "Put what the script does to its columns into a scikit-learn Pipeline, and log that.",
         )
     return filled, {name: _native(fill.named_transformers_[name].statistics_[0]) for name in x}
+
+
+def _within(model: Any, x: Any, numbers: list[str]) -> Any:
+    """The pipeline with gaps filled inside each branch of its first step, a ColumnTransformer that names columns; None where it is no such pipeline."""
+    from sklearn.compose import ColumnTransformer
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import Pipeline
+
+    if not isinstance(model, Pipeline) or not isinstance(model.steps[0][1], ColumnTransformer):
+        return None
+    made = copy.deepcopy(model)
+    first, branches = made.steps[0][1], []
+    for name, part, columns in first.transformers_:
+        if isinstance(part, str) and part == "drop":
+            branches.append((name, part, columns))
+            continue
+        if not isinstance(columns, list) or not columns or not all(column in x for column in columns):
+            return None
+        kinds = {column in numbers for column in columns}
+        if len(kinds) > 1:
+            return None
+        filler = SimpleImputer(strategy="median") if kinds == {True} else SimpleImputer(missing_values=None, strategy="most_frequent")
+        filler.set_output(transform="pandas").fit(x[columns])
+        branches.append((name, filler if isinstance(part, str) else Pipeline([("fill", filler), ("then", part)]), columns))
+    first.transformers_ = branches
+    return made
 
 
 def _answers(model: Any, rows: Any) -> Exception | None:

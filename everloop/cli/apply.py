@@ -127,6 +127,8 @@ def _difference(change: dict[str, Any]) -> list[str]:
     field, old, new = change["field"], change["from"], change["to"]
     if all(isinstance(side, list) and all(isinstance(one, str) for one in side) for side in (old, new)):
         return [f"{field}: - {one}" for one in old if one not in new] + [f"{field}: + {one}" for one in new if one not in old]
+    if (old, new) == ("there", "changed"):
+        return [f"{field}: changed"]
     return [f"{field}: {screen.cut(old, VALUE_CHARS)} -> {screen.cut(new, VALUE_CHARS)}"]
 
 

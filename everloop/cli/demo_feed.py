@@ -116,8 +116,9 @@ def from_table(client: Any, path: Path, target: str, when: str | None, positive:
     manifest = asset["manifest"]
     roles = {k: v for k, v in manifest["roles"].items() if v}
     frame = client.data.frame(asset["ref"])
-    when = roles.get("time")
-    order = f"by {when}" if when else "in the file's order, as there is no column of dates (--time)"
+    asked, when = when, roles.get("time")
+    none = f"{asked!r} (--time) is no column of dates" if asked else "there is no column of dates (--time)"
+    order = f"by {when}" if when else f"in the file's order, as {none}"
     if when:
         frame = frame.sort_values(when, kind="stable")
     cut = int(len(frame) * HISTORY_SHARE)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
+from typing import Any
 
 import typer
 
 from everloop.cli import screen
+
+LONGEST = 600
+"""Characters of an answer's inputs and outputs that are printed."""
 
 
 def register(app: typer.Typer) -> None:
@@ -24,19 +29,62 @@ def alias(ref: str, name: str, decision: str = typer.Option(None, help="Gate dec
     )
 
 
-def why(id: str = typer.Argument(help="A trace's id or its first characters, an answer's id, a reference, a run's or decision's id")) -> None:
+def why(
+    id: str = typer.Argument(help="A trace's id or its first characters, an answer's id, a reference, a run's or decision's id"),
+    as_json: bool = screen.JSON,
+) -> None:
     """What an answer, a version, a run or a decision rests on."""
     server = screen.client()
     if re.fullmatch("[0-9a-f]{4,31}", id):
         id = screen.trace_id(server, id)
     found = server.why(id)
+    if as_json:
+        return screen.say_json(found)
+    if found.get("trace"):
+        _say_answer(found["trace"], found["id"])
     typer.echo(f"{found['what']} {found['id']} rests on:")
     for node in found["nodes"]:
-        typer.echo(f"  {node['ref']:<40} {node.get('title', '')}")
+        typer.echo(f"  {node['ref']:<40} {_title(node)}")
     for decision in found["decisions"]:
         typer.echo(f"  decision {decision['id']}: {decision['verdict']} for {decision['alias']}: {decision['why']}")
+        typer.echo(f"    {_who(decision)}")
     for move in found["moves"]:
-        typer.echo(f"  {move['alias']}: {move['from_version'] or '-'} -> {move['to_version'] or '-'} by {move['by']}")
+        decision = f", decision {move['decision']}" if move.get("decision") else ""
+        said = f": {move['why']}" if move.get("why") else ""
+        when = f"{screen.moment(move['at'])} UTC"
+        typer.echo(f"  {move['alias']}: {move['from_version'] or '-'} -> {move['to_version'] or '-'}, {when} by {move['by']}{decision}{said}")
+
+
+def _say_answer(trace: dict[str, Any], id: str) -> None:
+    """What was asked and answered, when, and what was said about it since."""
+    typer.echo(f"answered {screen.moment(trace['at'])} UTC by {trace['release']} at endpoint {trace['endpoint']}")
+    for name, value in (("in", trace.get("inputs")), ("out", trace.get("outputs"))):
+        typer.echo(f"  {name + ':':<6} {_short(value)}")
+    own = [score for score in trace.get("scores") or () if score["subject"] == id]
+    for score in own:
+        typer.echo(f"  {score['name']}: {screen.number(score['value'])}, {screen.moment(score['at'])} UTC by {score['by']}")
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= LONGEST else text[:LONGEST] + " ... (all of it: --json)"
+
+
+def _title(node: dict[str, Any]) -> str:
+    """What a version or run is, when and by whom, and the code that a run ran."""
+    code = node.get("code") or {}
+    ran = " ".join(str(part) for part in (code.get("asset"), code.get("entry")) if part)
+    parts = [node.get("title", ""), f"ran {ran}" if ran else "", f"{screen.moment(node['at'])} UTC by {node['by']}" if node.get("at") else ""]
+    return ", ".join(part for part in parts if part)
+
+
+def _who(decision: dict[str, Any]) -> str:
+    """Who asked for a decision and when, and who agreed or not, and why."""
+    asked = f"asked {screen.moment(decision['at'])} UTC by {decision['by']}"
+    if decision["approval"] not in ("approved", "rejected"):
+        return asked + ("; waits for a person" if decision["approval"] == "pending" else "")
+    said = f": {decision['approval_why']}" if decision.get("approval_why") else ""
+    return f"{asked}; {decision['approval']} {screen.moment(decision['approved_at'])} UTC by {decision['approved_by']}{said}"
 
 
 def impact(ref: str) -> None:
@@ -48,4 +96,4 @@ def impact(ref: str) -> None:
     for live in found["live"]:
         typer.echo(f"  live: endpoint {live['endpoint']} answers with {live['release']} ({live['alias']})")
     for ref, count in (found.get("answers") or {}).items():
-        typer.echo(f"  {count} answers by {ref}")
+        typer.echo(f"  {count} calls answered by {ref}")

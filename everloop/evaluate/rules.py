@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from everloop.checks import checks
@@ -117,7 +118,10 @@ class _Parser:
         try:
             checks.get(metric)
         except NotFound:
-            self.fail(where, f"a metric; there is none called {metric!r}", f"Metrics: {', '.join(metrics())}. For monitors also: {_monitor_only()}.")
+            near = get_close_matches(metric, metrics(), 1)
+            hint = f"Did you mean {near[0]!r}?  " if near else ""
+            told = f"{hint}Metrics: {', '.join(metrics())}. For monitors also: {_monitor_only()}."
+            self.fail(where, f"a metric; there is none called {metric!r}", told)
         named: dict[str, Any] = {}
         if self.take("mark", "@"):
             named["k"] = self.number("a whole number after @")

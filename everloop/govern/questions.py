@@ -55,7 +55,8 @@ def title_of(asset: dict[str, Any]) -> str:
     if kind == "dataset":
         return f"{m['rows']:,} rows x {len(m['schema'])} columns" if m.get("format") == "table" else f"{len(m.get('documents', []))} documents"
     if kind == "model":
-        return f"{m.get('task', '')} model, {m.get('format', '')}, served by {m.get('engine', 'no engine')}".strip()
+        served = f"served by {m['engine']}" if m.get("engine") else "not served in this form"
+        return f"{m.get('task', '')} model, {m.get('format', '')}, {served}".strip()
     if kind == "index":
         return f"{m.get('count', 0):,} chunks, {m.get('embedder', {}).get('name', '')}"
     if kind == "release":

@@ -100,7 +100,8 @@ class Govern:
             prediction = next((p for p in trace["predictions"] if p["prediction_id"] == id), None)
             if prediction is None:
                 raise NotFound(f"Trace {trace['trace_id']} has no prediction {id!r}.", f"It has {len(trace['predictions'])}.")
-            shown.update(inputs=prediction["features"], outputs=prediction["outputs"], prediction=prediction)
+            scores = [score for score in trace["scores"] if score["subject"] in (id, trace["trace_id"])]
+            shown.update(inputs=prediction["features"], outputs=prediction["outputs"], prediction=prediction, scores=scores)
         elif trace["predictions"]:
             shown["predictions"] = trace["predictions"]
         if not release:

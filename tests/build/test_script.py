@@ -12,7 +12,7 @@ import pytest
 from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import OneHotEncoder
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from everloop.build import script
 from everloop.build.tabular import split
@@ -78,6 +78,23 @@ def test_a_model_that_takes_no_missing_values_gets_them_filled(client: Client, s
     release = client.assets.release("m", "predict", {"model": made["model"]})
     client.endpoints.put("m", "predict")
     client.assets.move_alias(release["ref"], "champion")
+    told = client.endpoints.predict("m", [{"a": None, "b": 0.5, "c": None}])["predictions"][0]
+    by_hand = model.predict_proba(pd.DataFrame([{"a": filled["a"], "b": 0.5, "c": filled["c"]}]))[0][1]
+    assert told["probability_yes"] == pytest.approx(by_hand, abs=1e-5)
+
+
+def test_filled_inside_a_column_transformer_it_is_onnx_and_takes_missing_text(client: Client, steps) -> None:  # noqa: F811
+    rows = steps.rows.assign(c=np.where(steps.rows.a > 0, "u", "v"))
+    client.data.add("m-train", rows, target="y")
+    steps.inputs["split"]["train"] = "dataset:m-train"
+    prepare = ColumnTransformer([("n", StandardScaler(), ["a", "b"]), ("c", OneHotEncoder(handle_unknown="ignore"), ["c"])])
+    model = Pipeline([("prepare", prepare), ("classify", LogisticRegression())]).fit(rows[["a", "b", "c"]], rows.y)
+    steps.inputs["run"] = {"model": logged(client, model, "skops")}
+    made = script.adopt(steps)
+    assert made["engine"] == "onnx", made
+    filled = client.assets.get(made["model"])["manifest"]["training"]["filled"]
+    client.assets.move_alias(client.assets.release("m", "predict", {"model": made["model"]})["ref"], "champion")
+    client.endpoints.put("m", "predict")
     told = client.endpoints.predict("m", [{"a": None, "b": 0.5, "c": None}])["predictions"][0]
     by_hand = model.predict_proba(pd.DataFrame([{"a": filled["a"], "b": 0.5, "c": filled["c"]}]))[0][1]
     assert told["probability_yes"] == pytest.approx(by_hand, abs=1e-5)
