@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import subprocess
-import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,8 +11,8 @@ import pandas as pd
 import pytest
 
 from everloop.build import credit, ingest, ingest_sql, tabular
-from everloop.core.errors import BadInput, EverloopError, NotFound
-from tests.conftest import free_port
+from everloop.core.errors import BadInput, NotFound
+from tests.conftest import running_server
 from tests.web.test_data import client  # noqa: F401 - a fixture
 
 HEAD = "id,when,income,bad\n"
@@ -137,15 +133,12 @@ def test_postgresql_gives_its_types_and_never_shows_its_password(postgres_url: s
 def test_a_schedule_loads_in_a_worker(tmp_path: Path) -> None:
     import everloop as el
 
-    folder, port = tmp_path / "weekly", free_port()
+    folder = tmp_path / "weekly"
     folder.mkdir()
     weeks = credit.weeks(n=2, per_week=30)
     database(tmp_path / "bank.db", weeks[0])
-    command = [sys.executable, "-m", "everloop", "up", "--port", str(port), "--home", str(tmp_path / "home")]
-    env = {**os.environ, "EVERLOOP_WORKERS": "1", "BANK_URL": f"sqlite:///{tmp_path}/bank.db"}
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=env)
-    try:
-        found = _client(el, port)
+    with running_server(tmp_path / "home", workers=1, BANK_URL=f"sqlite:///{tmp_path}/bank.db") as url:
+        found = el.connect(url, start=False)
         roles = {"target": "defaulted", "time": "applied_at", "id": "application_id"}
         found.pipelines.put("files", {**ingest.PIPELINE, "params": {"dataset": "files", "folder": str(folder), **roles}})
         found.pipelines.put(
@@ -165,17 +158,3 @@ def test_a_schedule_loads_in_a_worker(tmp_path: Path) -> None:
         with pytest.raises(BadInput, match=r"The step 'load' refused: w02.csv"):
             found.pipelines.wait(found.pipelines.run_schedule("weekly-files")["id"], 60)
         assert found.data.get("files")["version"] == 2
-    finally:
-        server.terminate()
-        server.wait(30)
-
-
-def _client(el: Any, port: int) -> Any:
-    found = el.connect(f"http://127.0.0.1:{port}", start=False)
-    for _ in range(300):
-        try:
-            found.pipelines.list()
-            return found
-        except EverloopError:
-            time.sleep(0.1)
-    raise AssertionError("the server did not come up")

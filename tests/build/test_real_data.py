@@ -15,8 +15,7 @@ import pandas as pd
 import pytest
 
 from everloop.build import tabular
-from everloop.core.errors import EverloopError
-from tests.conftest import free_port
+from tests.conftest import running_server
 
 pytestmark = pytest.mark.check
 
@@ -26,21 +25,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, str]
     """(SDK client, URL) of a server with a worker."""
     import everloop as el
 
-    port = free_port()
-    command = [sys.executable, "-m", "everloop", "up", "--port", str(port), "--home", str(tmp_path_factory.mktemp("home"))]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "EVERLOOP_WORKERS": "1"})
-    client = el.connect(f"http://127.0.0.1:{port}", start=False)
-    try:
-        for _ in range(300):
-            try:
-                client.pipelines.list()
-                break
-            except EverloopError:
-                time.sleep(0.1)
-        yield client, f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(60)
+    with running_server(tmp_path_factory.mktemp("home"), workers=1) as url:
+        yield el.connect(url, start=False), url
 
 
 def bundled(name: str, folder: Path) -> Path:

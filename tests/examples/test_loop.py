@@ -5,22 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from everloop.client import connect
-from tests.conftest import free_port
+from tests.conftest import running_server
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_the_credit_loop_closes_itself(tmp_path: Path) -> None:
-    port = free_port()
-    server = subprocess.Popen([sys.executable, "-m", "everloop", "up", "--port", str(port), "--home", str(tmp_path)], stdout=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        client = connect(url, start=False) if _ready(url) else None
-        assert client is not None, "the server did not come up"
+    with running_server(tmp_path, workers=1) as url:
+        client = connect(url, start=False)
         done = subprocess.run(
             [sys.executable, str(ROOT / "examples" / "loop.py")], env={**os.environ, "EVERLOOP_URL": url}, capture_output=True, text=True, timeout=240
         )
@@ -34,18 +29,3 @@ def test_the_credit_loop_closes_itself(tmp_path: Path) -> None:
         impact = client.impact("dataset:loans@1")
         assert "release:credit@1" in impact["releases"] and impact["answers"]["release:credit@1"] == 8  # calls: one a week, weeks 12 to 19
         assert client._http.get("/api/v1/audit/verify")["ok"]
-    finally:
-        server.terminate()
-        server.wait(30)
-
-
-def _ready(url: str) -> bool:
-    import urllib3
-
-    for _ in range(150):
-        try:
-            if urllib3.request("GET", f"{url}/health", retries=False, timeout=2).status == 200:
-                return True
-        except urllib3.exceptions.HTTPError:
-            time.sleep(0.2)
-    return False

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import urllib3
 from starlette.testclient import TestClient
 
 from everloop.core.settings import Settings
 from everloop.web.app import create_app
 from everloop.web.ui.static import url
-from tests.conftest import free_port
+from tests.conftest import running_server
 from tests.web import walk
 
 pytestmark = pytest.mark.browser
@@ -33,23 +29,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, walk.S
     home = tmp_path_factory.mktemp("site")
     with TestClient(create_app(Settings(home=home, workers=0, fsync=False))) as client:
         made = walk.seed(client, "default")
-    port = free_port()
-    server = subprocess.Popen([sys.executable, "-m", "everloop", "up", "--port", str(port), "--home", str(home)], stdout=subprocess.DEVNULL)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        until = time.monotonic() + 60
-        while time.monotonic() < until:
-            try:
-                if urllib3.request("GET", f"{address}/health", retries=False, timeout=2).status == 200:
-                    break
-            except urllib3.exceptions.HTTPError:
-                time.sleep(0.2)
-        else:
-            pytest.fail("the server did not come up")
+    with running_server(home) as address:
         yield address, made
-    finally:
-        server.terminate()
-        server.wait(30)
 
 
 @pytest.fixture(scope="module")
