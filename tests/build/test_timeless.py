@@ -60,3 +60,16 @@ def test_the_loop_closes_without_a_time_column(client) -> None:  # noqa: F811
     assert not set(held.a) & set(learnt.a)
     third = train(client, pd.concat([stream(300, 30, True), client.data.frame("t-train@2").tail(300)]), order="rows")
     assert third["gate"]["seen_by_champion"] == 150 and "150 of the suite's rows were among those that release:t@2" in third["gate"]["why"]
+
+
+def test_a_release_that_learnt_from_the_gates_suite_is_not_promoted_by_itself(client) -> None:  # noqa: F811
+    all_rows = stream(800, 3)
+    golden = client.data.add("golden", all_rows.head(200), target="y", protected="group")["ref"]
+    suite = {"task": "binary", "dataset": golden, "target": "y", "protected": ["group"], "cases": None, "count": 200, "positive": 1}
+    client.assets.register("suite", "golden", suite)
+    client.gates.declare("release", "t", suite="suite:golden", requirements=["auc >= 0.6"])
+    said = train(client, all_rows)["gate"]
+    assert said["verdict"] == "pass" and not said["promoted"] and said["seen_by_challenger"] > 100
+    assert "rows of suite:golden were among those that release:t@1 learnt from" in said["why"]
+    said = train(client, stream(800, 4))["gate"]
+    assert said["promoted"] and said["seen_by_challenger"] == 0

@@ -24,37 +24,50 @@ def release(step: Any) -> dict[str, Any]:
 def gate(step: Any) -> dict[str, Any]:
     """Judge the release on the suite, beside the champion on the same rows, and promote it if it passed and no person must approve.
 
-    Where no gate stands, one is declared: the run's param `gate`, else the default for the task (see `default_requirements`). Answers {"release",
-    "decision", "verdict", "why", "approval", "promoted", "gate", "declared"}; a refusal is an answer, not an error.
+    Where no gate stands, one is declared: the run's param `gate`, else the default for the task (see `default_requirements`). A gate may name another
+    suite than this run's holdout; a release that learnt from rows of it is judged, but goes live only by a person's hand. Answers {"release",
+    "decision", "verdict", "why", "approval", "promoted", "gate", "declared", "seen_by_challenger", "seen_by_champion"?}; a refusal is no error.
     """
     client, name, ref = step.client, name_of(step), step.inputs["release"]["release"]
     stands = next((g["spec"] for g in client.gates.list() if (g["kind"], g["name"], g["alias"]) == ("release", name, ALIAS)), None)
     declared = stands is None
     if stands is None:
         stands = _declare(step, name)
-    said = {"gate": stands["requirements"], "declared": declared}
-    said |= promote(step, ref, move=bool(step.params.get("promote", True)))
+    own = step.inputs["split"]["holdout"]
+    held = str(client.assets.get(stands["suite"])["manifest"].get("dataset") or own) if stands.get("suite") else own
+    learnt = 0 if held == own else seen_before(step, ref, held)
+    said: dict[str, Any] = {"gate": stands["requirements"], "declared": declared, "seen_by_challenger": learnt}
+    said |= promote(step, ref, move=bool(step.params.get("promote", True)) and not learnt)
+    if learnt:
+        _note(
+            step, said, f"{learnt:,} rows of {stands['suite']} were among those that {ref} learnt from, so its figures are too good to promote it by."
+        )
     if said.get("against"):
-        said["seen_by_champion"] = seen = seen_before(step, str(said["against"]))
+        said["seen_by_champion"] = seen = seen_before(step, str(said["against"]), held)
         if seen:
-            note = f"{seen:,} of the suite's rows were among those that {said['against']} learnt from, which favours it in the comparison."
-            said["why"] += f" {note}"
-            step.log(note)
+            _note(
+                step, said, f"{seen:,} of the suite's rows were among those that {said['against']} learnt from, which favours it in the comparison."
+            )
     return said
 
 
-def seen_before(step: Any, champion: str) -> int:
-    """How many of the suite's rows the champion was trained on, by their content or id."""
+def _note(step: Any, said: dict[str, Any], note: str) -> None:
+    said["why"] += f" {note}"
+    step.log(note)
+
+
+def seen_before(step: Any, release: str, held: str) -> int:
+    """How many of the rows of the dataset `held` a release's model was trained on, by their content or id."""
     import numpy as np
 
     from everloop.build.tabular.splitting import row_points
 
-    model = step.client.assets.get(step.client.assets.get(champion)["manifest"]["pins"]["model"])["manifest"]
-    learnt, held = (model.get("training") or {}).get("dataset"), step.client.data.get(step.inputs["split"]["holdout"])
+    model = step.client.assets.get(step.client.assets.get(release)["manifest"]["pins"]["model"])["manifest"]
+    learnt = (model.get("training") or {}).get("dataset")
     if not learnt:
         return 0
-    roles = held["manifest"]["roles"]
-    before, after = step.client.data.frame(learnt), step.client.data.frame(held["ref"])
+    roles = step.client.data.get(step.inputs["split"]["holdout"])["manifest"]["roles"]
+    before, after = step.client.data.frame(learnt), step.client.data.frame(held)
     if set(before.columns) != set(after.columns):
         return 0
     return int(np.isin(row_points(after, roles, 0), row_points(before, roles, 0)).sum())
