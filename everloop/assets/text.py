@@ -133,3 +133,12 @@ def decode(data: bytes, declared: str = "") -> tuple[str, str]:
     if odd > max(2, len(text) // 100):
         raise BadInput("its bytes are not text; give it a suffix that says what it is, or leave it out")
     return text, name
+
+
+def opened(path: str, type: str, data: bytes) -> tuple[Document, str]:
+    """An empty document for a plain file, and the file's text; a note says where the encoding had to be guessed."""
+    text, encoding = decode(data)
+    document = Document(path, type)
+    if encoding == "cp1252":
+        document.notes.append("not UTF-8: read as Windows-1252")
+    return document, text

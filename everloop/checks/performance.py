@@ -399,12 +399,8 @@ class Mae(_Regression):
         return np.abs(errors(results)[1])
 
 
-@checks.add("rmse_ratio")
-@dataclass(frozen=True)
-class RmseRatio(_Regression):
-    """RMSE relative to a baseline that always says the suite's mean: below 1 is better than no model, in any unit of the target."""
-
-    name: ClassVar[str] = "rmse_ratio"
+class _Variance(_Regression):
+    """Errors beside the target's own spread."""
 
     def terms(self, results: Results) -> np.ndarray:
         """Centred label, its square, squared error."""
@@ -412,16 +408,28 @@ class RmseRatio(_Regression):
         y = y - y.mean()
         return np.stack([y, y * y, e * e], axis=1)
 
-    def combine(self, means: np.ndarray) -> np.ndarray:
-        """sqrt(mse / variance)"""
+    def unexplained(self, means: np.ndarray) -> np.ndarray:
+        """mse / variance, nan where all labels are the same."""
         with np.errstate(all="ignore"):
             variance: Any = means[..., 1] - means[..., 0] ** 2
-            return np.where(variance > 0, np.sqrt(means[..., 2] / variance), math.nan)
+            return np.where(variance > 0, means[..., 2] / variance, math.nan)
+
+
+@checks.add("rmse_ratio")
+@dataclass(frozen=True)
+class RmseRatio(_Variance):
+    """RMSE relative to a baseline that always says the suite's mean: below 1 is better than no model, in any unit of the target."""
+
+    name: ClassVar[str] = "rmse_ratio"
+
+    def combine(self, means: np.ndarray) -> np.ndarray:
+        """sqrt(mse / variance)"""
+        return np.sqrt(self.unexplained(means))
 
 
 @checks.add("r2")
 @dataclass(frozen=True)
-class R2(_Regression):
+class R2(_Variance):
     """Share of the target's variance that the predictions explain."""
 
     name: ClassVar[str] = "r2"
@@ -429,14 +437,6 @@ class R2(_Regression):
     low: ClassVar[float] = -math.inf
     high: ClassVar[float] = 1.0
 
-    def terms(self, results: Results) -> np.ndarray:
-        """Centred label, its square, squared error."""
-        y, e = errors(results)
-        y = y - y.mean()
-        return np.stack([y, y * y, e * e], axis=1)
-
     def combine(self, means: np.ndarray) -> np.ndarray:
         """1 - mse / variance"""
-        with np.errstate(all="ignore"):
-            variance: Any = means[..., 1] - means[..., 0] ** 2
-            return np.where(variance > 0, 1 - means[..., 2] / variance, math.nan)
+        return 1 - self.unexplained(means)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.retrieval import cranfield, ndcg
 from everloop.core.errors import BadInput, Corrupt
 from everloop.engines.lsa import Lsa
 from everloop.store.vectors import arrays as arrays_store
@@ -138,38 +138,6 @@ def test_a_large_index_is_looked_through_quickly_and_scored_exactly(monkeypatch:
     assert sum(map(len, hits)) / 200 >= 0.98
     best = index.search("3", 1, "vector")[0]
     assert best["score"] == pytest.approx(float((vectors @ queries["3"]).max()), abs=1e-5)
-
-
-def cranfield(folder: Path) -> tuple[list[dict[str, Any]], list[str], list[set[str]]]:
-    """(passages, questions, relevant documents by question) of the Cranfield collection; judged -1 counts as not relevant."""
-    chunks = []
-    for part in (folder / "cran.all.1400").read_text().split("\n.I ")[0:]:
-        number, rest = part.removeprefix(".I ").split("\n", 1)
-        title, text = re.search(r"^\.T\n(.*?)\n?\.A$", rest, re.S | re.M), rest.split("\n.W", 1)[1]
-        chunks.append(
-            {
-                "chunk": number,
-                "document": number,
-                "path": number,
-                "title": title.group(1) if title else "",
-                "heading": "",
-                "position": 0,
-                "page": None,
-            }
-            | {"text": text.strip() or "-"}
-        )
-    questions = [part.split("\n.W\n", 1)[1].strip() for part in (folder / "cran.qry").read_text().removeprefix(".I ").split("\n.I ")]
-    relevant: list[set[str]] = [set() for _ in questions]
-    for line in (folder / "cranqrel").read_text().splitlines():
-        query, document, code = line.split()
-        if int(code) > 0:
-            relevant[int(query) - 1].add(document)
-    return chunks, questions, relevant
-
-
-def ndcg(found: list[str], relevant: set[str], k: int = 10) -> float:
-    gain = sum(1 / np.log2(i + 2) for i, d in enumerate(found[:k]) if d in relevant)
-    return gain / sum(1 / np.log2(i + 2) for i in range(min(k, len(relevant))))
 
 
 def test_cranfield_is_ranked_as_well_as_promised(shared_data: Path) -> None:

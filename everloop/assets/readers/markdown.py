@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from everloop.assets.readers import readers
-from everloop.assets.text import Document, decode, title_of
+from everloop.assets.text import Document, opened, title_of
 
 _FRONT = re.compile(r"\A---[ \t]*\r?\n(.*?)\r?\n(?:---|\.\.\.)[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _TITLE = re.compile(r"^title:[ \t]*[\"']?(.*?)[\"']?[ \t]*$", re.MULTILINE)
@@ -19,10 +19,7 @@ def read(path: str, data: bytes) -> Document:
     """The text with its headings; title: front matter's, else the first heading."""
     from markdown_it import MarkdownIt
 
-    text, encoding = decode(data)
-    document = Document(path, "markdown")
-    if encoding == "cp1252":
-        document.notes.append("not UTF-8: read as Windows-1252")
+    document, text = opened(path, "markdown", data)
     declared = None
     if front := _FRONT.match(text):
         found = _TITLE.search(front.group(1))

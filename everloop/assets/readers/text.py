@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from everloop.assets.readers import readers
-from everloop.assets.text import Document, decode, tidy, title_of
+from everloop.assets.text import Document, opened, tidy, title_of
 
 
 @readers.add("txt")
@@ -12,10 +12,7 @@ from everloop.assets.text import Document, decode, tidy, title_of
 @readers.add("log")
 def read(path: str, data: bytes) -> Document:
     """The text as it is; its first line is the title where it is short."""
-    text, encoding = decode(data)
-    document = Document(path, "text")
-    if encoding == "cp1252":
-        document.notes.append("not UTF-8: read as Windows-1252")
+    document, text = opened(path, "text", data)
     text = tidy(text)
     first = next((line for line in text.split("\n") if line.strip()), "")
     document.title = title_of(path, first if len(first) <= 120 else None)
