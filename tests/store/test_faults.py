@@ -7,6 +7,7 @@ import errno
 import os
 import sqlite3
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -107,11 +108,13 @@ def test_an_engine_that_rolls_everything_back_fails_all_writes_of_the_batch(tmp_
         raise sa.exc.OperationalError("insert", {}, orig)
 
     async def together() -> list[Any]:
-        hold = asyncio.Event()
-        first = asyncio.ensure_future(records.write(SYSTEM, lambda tx: __import__("time").sleep(0.2)))
-        await asyncio.sleep(0.05)  # the writer is busy, so that the next three share a transaction
-        hold.set()
-        rest = [records.write(SYSTEM, work) for work in (put("first"), full, put("third"))]
+        begun, gate = threading.Event(), threading.Event()
+        first = asyncio.ensure_future(records.write(SYSTEM, lambda tx: (begun.set(), gate.wait(30))))
+        await asyncio.to_thread(begun.wait, 30)  # the writer is in the first one: the next three wait, and share a transaction
+        rest = [asyncio.ensure_future(records.write(SYSTEM, work)) for work in (put("first"), full, put("third"))]
+        while records._queue.qsize() < 3:
+            await asyncio.sleep(0.01)
+        gate.set()
         return await asyncio.gather(first, *rest, return_exceptions=True)
 
     found = asyncio.run(together())
