@@ -13,7 +13,7 @@ from everloop.core.principal import Role
 from everloop.core.refs import KINDS, Ref, check_alias, check_name
 from everloop.store import audit
 from everloop.store.records import Tx
-from everloop.store.schema import decisions, gates
+from everloop.store.schema import assets, decisions, gates, runs
 
 APPROVAL = ("never", "always", "not_first")
 DAY = 86_400.0
@@ -151,15 +151,31 @@ def decided(
     return [shown(row) for row in tx.rows(statement)]
 
 
+def _starter(tx: Tx, found: dict[str, Any]) -> str | None:
+    """Who started the pipeline run that made the version a decision is about."""
+    step, whole, asset = runs.alias(), runs.alias(), assets.c
+    made = sa.and_(step.c.project == asset.project, step.c.id == asset.run)
+    parent = sa.and_(whole.c.project == step.c.project, whole.c.id == step.c.parent)
+    version = (asset.project == tx.project, asset.kind == found["kind"], asset.name == found["name"], asset.version == found["version"])
+    row = tx.row(sa.select(whole.c.created_by).select_from(assets.join(step, made).join(whole, parent)).where(*version))
+    return None if row is None else str(row["created_by"])
+
+
 def settle(tx: Tx, id: str, approve: bool, why: str) -> dict[str, Any]:
-    """A person approves or rejects a decision that waits. Who asked for the decision cannot approve it, unless it was the local user."""
+    """A person approves or rejects a decision that waits. Who asked for it, or started the pipeline that did, cannot, unless it was the local user."""
     found = decision(tx, id)
     if found["approval"] != "pending":
         raise Conflict(f"Decision {id} does not wait for approval: it is {found['approval']}.")
     if tx.who.kind == "pipeline":
         raise Forbidden(f"{tx.who.name} is a pipeline; an approval is a person's.")
-    if found["by"] == tx.who.name and tx.who.kind not in ("local", "system"):
-        raise Forbidden(f"{tx.who.name} asked for decision {id}; somebody else must approve it.", "Ask another approver of the project.")
+    if tx.who.kind not in ("local", "system"):
+        if found["by"] == tx.who.name:
+            raise Forbidden(f"{tx.who.name} asked for decision {id}; somebody else must approve it.", "Ask another approver of the project.")
+        if found["by"].startswith("pipeline:") and _starter(tx, found) == tx.who.name:
+            raise Forbidden(
+                f"{tx.who.name} started the pipeline that asked for decision {id}; somebody else must approve it.",
+                "Ask another approver of the project.",
+            )
     if tx.now > found["expires_at"]:
         raise Conflict(f"Decision {id} has expired.", "Evaluate the version again.")
     state = "approved" if approve else "rejected"

@@ -11,6 +11,7 @@ from everloop.core.errors import BadInput, Conflict, Forbidden, GateRefused, Not
 from everloop.core.principal import Principal, Role
 from everloop.core.refs import Ref
 from everloop.store.records import Records, Tx
+from everloop.store.schema import runs
 
 SPEC = {"suite": "suite:s", "requirements": ["auc >= 0.7"]}
 
@@ -147,3 +148,22 @@ def test_a_release_pins_exact_versions_and_lineage_goes_both_ways(records: Recor
             releases.make(tx, "credit", "predict", {})
 
     records.write_sync(who, work)
+
+
+def test_who_started_the_pipeline_approves_nothing_it_asked_for(records: Records) -> None:
+    starter, other = Principal("key:a", "default", Role.approver, "key"), Principal("key:b", "default", Role.approver, "key")
+    pipeline = Principal("pipeline:credit", "default", Role.editor, "pipeline")
+    run = {"project": "default", "name": "r", "status": "finished", "started_at": 1.0}
+
+    def ask(tx: Tx) -> str:
+        tx.run(runs.insert().values(**run, id="whole", kind="pipeline", created_by="key:a"))
+        tx.run(runs.insert().values(**run, id="step", kind="step", parent="whole", created_by="worker"))
+        catalog.register(tx, "model", "credit", {"n": 1}, run="step")
+        gates.declare(tx, "model", "credit", "champion", {**SPEC, "approval": "always"})
+        spec = {**SPEC, "approval": "always"}
+        return str(gates.store_decision(tx, Ref.parse("model:credit@1"), "champion", spec, "pass", "ok", [], None)["id"])
+
+    id = records.write_sync(pipeline, ask)
+    with pytest.raises(Forbidden, match="started the pipeline"):
+        records.write_sync(starter, lambda tx: gates.settle(tx, id, True, "mine"))
+    assert records.write_sync(other, lambda tx: gates.settle(tx, id, True, "looks right"))["approval"] == "approved"
