@@ -17,7 +17,7 @@ from everloop.store.schema import alias_moves, aliases
 
 def move(tx: Tx, ref: Ref | str, alias: str, *, decision: str | None = None, why: str = "") -> dict[str, Any]:
     """Point `alias` at the version that `ref` means. Where a gate is declared, a decision is needed that passed, is for exactly this
-    version and digest, is approved if it must be, has not expired, was judged by the gate as it stands now and, where the gate compares,
+    version and digest, is approved if it must be, has not expired, was followed by none that did not pass, was judged by the gate as it stands now and, where the gate compares,
     against the version that holds the alias now; `decision` None takes the newest such one.
 
     Going back to a version that was champion before needs no new decision while its own has been used: a rollback is one alias move.
@@ -82,14 +82,12 @@ def history(tx: Tx, kind: str, name: str, alias: str | None = None, limit: int =
 
 def _allowed(tx: Tx, asset: dict[str, Any], gate: dict[str, Any], before: int | None, decision: str | None) -> str:
     alias = gate["alias"]
-    if decision is not None:
-        found = [gates.decision(tx, decision)]
-    else:
-        found = [d for d in gates.decided(tx, asset["kind"], asset["name"], asset["version"]) if d["alias"] == alias]
+    newest = [d for d in gates.decided(tx, asset["kind"], asset["name"], asset["version"]) if d["alias"] == alias]
+    found = newest if decision is None else [gates.decision(tx, decision)]
     was_there = any(m["to_version"] == asset["version"] and m["decision"] for m in history(tx, asset["kind"], asset["name"], alias, 1000))
     reasons = []
     for one in found:
-        refused = _refusal(tx, one, asset, alias) or (None if was_there else _stale(tx, one, gate, before))
+        refused = _refusal(tx, one, asset, alias) or (None if was_there else _stale(tx, one, gate, before, newest))
         if refused is None:
             return str(one["id"])
         reasons.append(refused)
@@ -111,10 +109,14 @@ def _refusal(tx: Tx, one: dict[str, Any], asset: dict[str, Any], alias: str) -> 
     return None
 
 
-def _stale(tx: Tx, one: dict[str, Any], gate: dict[str, Any], before: int | None) -> str | None:
-    """Why a decision that passed says nothing about today: its time is over, or the gate or the version to beat is another one."""
+def _stale(tx: Tx, one: dict[str, Any], gate: dict[str, Any], before: int | None, newest: list[dict[str, Any]]) -> str | None:
+    """Why a decision that passed says nothing about today: its time is over, the gate or the version to beat is another one, or the version was
+    judged again since and did not pass."""
     if tx.now > one["expires_at"]:
         return f"decision {one['id']} has expired; evaluate it again."
+    for later in newest:
+        if (later["at"], later["id"]) > (one["at"], one["id"]) and later["verdict"] != "pass":
+            return f"decision {later['id']} came after {one['id']} and says {later['verdict']}: {later['why']}"
     if any(one["spec"].get(key, value) != value for key, value in gate["spec"].items() if key != "expires_days"):
         return f"the gate was changed after decision {one['id']}; evaluate it again."
     holder = None if before is None else f"{gate['kind']}:{gate['name']}@{before}"

@@ -123,6 +123,24 @@ def test_a_decision_counts_while_the_gate_and_the_version_to_beat_are_the_same(r
     records.write_sync(who, work)
 
 
+def test_a_version_that_was_judged_again_and_did_not_pass_moves_by_no_older_decision(records: Records, who: Principal) -> None:
+    def work(tx: Tx) -> None:
+        model(tx, 1)
+        gates.declare(tx, "model", "credit", "champion", SPEC)
+        decide = lambda verdict, why: gates.store_decision(tx, Ref.parse("model:credit@1"), "champion", SPEC, verdict, why, [], None)
+        good = decide("pass", "ok")
+        tx.now += 60
+        decide("fail", "auc is 0.5 on the new rows")
+        for given in (None, good["id"]):
+            with pytest.raises(GateRefused, match="auc is 0.5 on the new rows"):
+                aliases.move(tx, "model:credit@1", "champion", decision=given)
+        tx.now += 60
+        decide("pass", "ok")
+        aliases.move(tx, "model:credit@1", "champion")
+
+    records.write_sync(who, work)
+
+
 def test_who_may_only_edit_removes_no_gated_alias(records: Records, who: Principal) -> None:
     def work(tx: Tx) -> None:
         model(tx, 1)
