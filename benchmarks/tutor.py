@@ -1,6 +1,6 @@
 """The demo's tutor on questions that nobody tuned it on: 50 by a reader of the docs who had not seen the demo's own.
 
-    everloop demo tutor --port 7671 --home /tmp/tutor
+    everloop demo tutor --port 7671 --home ~/tutor
     python -m benchmarks.tutor --url http://127.0.0.1:7671
 
 The questions (tutor_heldout.jsonl, fixed before the first run) become a suite; a gate on the alias `heldout` has the rules of the gate on

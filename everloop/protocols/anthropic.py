@@ -48,9 +48,7 @@ class Messages:
         except ClientLeft:
             return
         except EverloopError as error:
-            status, retry = failure(error)
-            headers = [(b"retry-after", str(max(1, round(retry))).encode())] if retry else []
-            await exchange.json(error_body(error), 529 if _overloaded(error) else status, headers)
+            await exchange.refuse(error, error_body(error), 529 if _overloaded(error) else None)
 
 
 def chat_of(body: Mapping[str, Any]) -> Chat:

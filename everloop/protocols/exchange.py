@@ -74,6 +74,11 @@ class Exchange:
         await self.send({"type": "http.response.start", "status": status, "headers": head})
         await self.send({"type": "http.response.body", "body": data})
 
+    async def refuse(self, error: EverloopError, body: Any, status: int | None = None) -> None:
+        """Answer an error, in its protocol's words, with when to come back where that is known."""
+        known, retry = failure(error)
+        await self.json(body, status or known, [(b"retry-after", str(max(1, round(retry))).encode())] if retry else [])
+
     async def events(self, pieces: AsyncIterator[bytes], headers: Headers = ()) -> None:
         """Answer with server-sent events as they come; what makes them is closed when the client leaves."""
         head = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"), *headers]

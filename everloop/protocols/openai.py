@@ -58,9 +58,7 @@ class Completions:
         except ClientLeft:
             return
         except EverloopError as error:
-            status, retry = failure(error)
-            headers = [(b"retry-after", str(max(1, round(retry))).encode())] if retry else []
-            await exchange.json(error_body(error), status, headers)
+            await exchange.refuse(error, error_body(error))
 
 
 @router.get("/v1/models")
