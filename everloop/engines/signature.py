@@ -127,7 +127,8 @@ def coerce(
 ) -> Batch:
     """Rows (a list of dicts) or columns (a dict of sequences) as a Batch in the signature's order, every value checked.
 
-    `extra` says what becomes of columns that the signature does not name: "refuse" or "ignore". Missing values become None.
+    `extra` says what becomes of columns that the signature does not name: "refuse" or "ignore" (unless it looks like a column that is missing,
+    misspelt). Missing values become None.
     BadInput names row (counting from 0), column, what was found and what was wanted; TooLarge above INFER_ROWS rows.
     """
     known = compiled(signature)
@@ -158,6 +159,7 @@ def _columns(data: Mapping[str, Any], known: Signature) -> tuple[dict[str, Any],
         elif column.required:
             raise _absent(column, data, known, None)
         else:
+            _refuse_misspelt(column, data, known)
             columns[column.name] = [None] * n
     return columns, n
 
@@ -193,6 +195,18 @@ def _refuse_extra(row: Mapping[str, Any], known: Signature, i: int | None) -> No
             hint = f"Did you mean {near[0]!r}?" if near else f"Columns: {', '.join(c.name for c in known.inputs)}."
             place = "" if i is None else f"Row {i}: "
             raise BadInput(f"{place}the model has no column {name!r}.", hint, row=i, column=str(name))
+
+
+def _refuse_misspelt(column: Column, data: Mapping[str, Any], known: Signature) -> None:
+    """A column may be left out, but not by a slip of the pen: its values would be taken for missing ones without a word."""
+    others = {str(name).casefold(): str(name) for name in data if name not in known.names}
+    near = difflib.get_close_matches(column.name.casefold(), others, 1, 0.8)
+    if near and [c for c in near[0] if c.isdigit()] == [c for c in column.name if c.isdigit()]:  # q1 is no slip for q2
+        raise BadInput(
+            f"Column {column.name!r} is missing, and {others[near[0]]!r} is none of the model's columns.",
+            f"Did you mean {column.name!r}? A column without values is sent as null.",
+            column=column.name,
+        )
 
 
 def _absent(column: Column, row: Mapping[str, Any], known: Signature, i: int | None) -> BadInput:

@@ -63,3 +63,13 @@ def test_shapes_of_requests_are_checked() -> None:
         with pytest.raises(BadInput, match=words):
             coerce(data, SIGNATURE)  # type: ignore[arg-type]
     assert coerce([{"age": 20, "id": 7}], SIGNATURE, extra="ignore").n == 1
+
+
+def test_a_column_may_be_left_out_but_not_misspelt() -> None:
+    assert coerce({"age": [20], "q1": [3]}, SIGNATURE, extra="ignore").columns["income"] == [None]
+    assert coerce({"age": [20], "incom": [3], "income": [5]}, SIGNATURE, extra="ignore").columns["income"] == [5.0]
+    for name in ("incom", "Income"):
+        with pytest.raises(BadInput, match=f"Column 'income' is missing, and '{name}' is none of the model's columns.*Did you mean 'income'"):
+            coerce({"age": [20], name: [3]}, SIGNATURE, extra="ignore")
+    numbered = {"inputs": [{"name": "month_2", "type": "number", "required": False}]}
+    assert coerce({"month_1": [3]}, numbered, extra="ignore").columns["month_2"] == [None]
