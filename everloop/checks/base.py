@@ -245,6 +245,13 @@ def source_text(passage: Any) -> str:
     return str(passage)
 
 
+def need_window(check: str, subject: Any) -> Window:
+    """The subject, if it is a window of traffic; BadInput otherwise."""
+    if not isinstance(subject, Window):
+        raise BadInput(f"The check {check} watches windows, not {type(subject).__name__}.")
+    return subject
+
+
 def labelled_results(window: Window) -> Results:
     """The labelled rows of a window as Results, so that a metric measures live traffic as it measures a suite."""
     return _as_results(window.labelled, window)

@@ -13,10 +13,9 @@ import numpy as np
 
 from everloop.checks import checks
 from everloop.checks import statistics as stats
-from everloop.checks.base import MONITOR, labelled_results, reference_results
+from everloop.checks.base import MONITOR, labelled_results, need_window, reference_results
 from everloop.checks.drift import Drift, stretches
 from everloop.checks.performance import is_positive, right, score_of_positive, table_of
-from everloop.core.errors import BadInput
 from everloop.core.types import Results, Score, Window
 
 MIN_LABELS = 50
@@ -79,8 +78,7 @@ class Decay:
 
     def __call__(self, window: Window) -> Score:
         """Judge by labels if there are enough, else by the estimate."""
-        if not isinstance(window, Window):
-            raise BadInput(f"The check {self.name} watches windows, not {type(window).__name__}.")
+        window = need_window(self.name, window)
         have, held = len(window.labelled.get("label", ())), len(window.reference_labelled.get("label", ()))
         if have >= self.min_labels and held >= self.min_labels and window.labelled.get("prediction") is not None:
             return self.by_labels(window)

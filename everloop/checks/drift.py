@@ -15,9 +15,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from everloop.checks import checks
-from everloop.checks.base import MONITOR
+from everloop.checks.base import MONITOR, need_window
 from everloop.checks.statistics import ks_distance
-from everloop.core.errors import BadInput
 from everloop.core.types import Score, Window
 
 BINS = 10
@@ -219,8 +218,7 @@ class _ColumnDrift:
 
     def __call__(self, window: Window) -> Score:
         """The statistic against its calibrated limit; inconclusive with too few rows."""
-        if not isinstance(window, Window):
-            raise BadInput(f"The check {self.name} watches windows, not {type(window).__name__}.")
+        window = need_window(self.name, window)
         if self.column not in window.reference or self.column not in window.live:
             known = ", ".join(feature_columns(window)) or "none"
             return Score(
@@ -304,6 +302,7 @@ class NewCategories(_ColumnDrift):
 
     def __call__(self, window: Window) -> Score:
         """Fail where the share is more than the reference itself shows between its halves (leave-out estimate by Good and Turing, 1953)."""
+        window = need_window(self.name, window)
         few = enough(window, [self.column] if self.column in window.reference and self.column in window.live else [], self.label)
         if few:
             return few
@@ -342,8 +341,7 @@ class Drift:
 
     def __call__(self, window: Window) -> Score:
         """Fail if the furthest column is over the calibrated limit; details name each column's statistic."""
-        if not isinstance(window, Window):
-            raise BadInput(f"The check {self.name} watches windows, not {type(window).__name__}.")
+        window = need_window(self.name, window)
         columns = [c for c in feature_columns(window) if not self.columns or c in self.columns]
         few = enough(window, columns, self.name)
         if few:

@@ -69,12 +69,22 @@ class HitRate(Rate):
         return np.array([bool(c.get("expected_sources")) and any(gains(c, int(self.k))) for c in cases], bool), counted
 
 
-@dataclass(frozen=True)
-class _Ranking(Metric, ABC):
-    k: int = 10
+class _Counted(Metric):
+    """A share in [0, 1] over those cases that count: terms are (counts, figure) by case."""
+
     counts: ClassVar[bool] = True
     low: ClassVar[float] = 0.0
     high: ClassVar[float] = 1.0
+
+    def combine(self, means: np.ndarray) -> np.ndarray:
+        """Mean over the counted cases."""
+        with np.errstate(all="ignore"):
+            return means[..., 1] / means[..., 0]
+
+
+@dataclass(frozen=True)
+class _Ranking(_Counted, ABC):
+    k: int = 10
 
     @abstractmethod
     def of(self, case: Mapping[str, Any]) -> float:
@@ -86,11 +96,6 @@ class _Ranking(Metric, ABC):
         if not any(row[0] for row in rows):
             raise NotAssessable("no case names the sources it expects")
         return np.array(rows)
-
-    def combine(self, means: np.ndarray) -> np.ndarray:
-        """Mean over the counted cases."""
-        with np.errstate(all="ignore"):
-            return means[..., 1] / means[..., 0]
 
 
 @checks.add("ndcg")
@@ -122,14 +127,11 @@ class Mrr(_Ranking):
 
 @checks.add("answer_relevance")
 @dataclass(frozen=True)
-class AnswerRelevance(Metric):
+class AnswerRelevance(_Counted):
     """How far answers say what was asked or expected, lexically: the share of the expected answer's content words that the answer has,
     or, where a case expects none, of the question's. Answerable cases only; a refusal scores 0."""
 
     name: ClassVar[str] = "answer_relevance"
-    counts: ClassVar[bool] = True
-    low: ClassVar[float] = 0.0
-    high: ClassVar[float] = 1.0
 
     def terms(self, results: Results) -> np.ndarray:
         """Per case: counted, and the share."""
@@ -142,11 +144,6 @@ class AnswerRelevance(Metric):
         if not any(row[0] for row in rows):
             raise NotAssessable("no case is answerable")
         return np.array(rows)
-
-    def combine(self, means: np.ndarray) -> np.ndarray:
-        """Mean over the counted cases."""
-        with np.errstate(all="ignore"):
-            return means[..., 1] / means[..., 0]
 
 
 @checks.add("refusal_accuracy")

@@ -8,9 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from everloop.checks import checks
-from everloop.checks.base import MONITOR, NotAssessable, Rate
-from everloop.core.errors import BadInput
-from everloop.core.types import Results, Score, Window
+from everloop.checks.base import MONITOR, NotAssessable, Rate, need_window
+from everloop.core.types import Results, Score
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,7 @@ class _CallRate(Rate):
 
     def __call__(self, subject: Any) -> Score:
         """A window's calls."""
-        if not isinstance(subject, Window):
-            raise BadInput(f"The check {self.name} watches windows, not {type(subject).__name__}.")
+        subject = need_window(self.name, subject)
         return super().__call__(Results(subject.n, subject.task, cases=[{self.key: v} for v in subject.calls.get(self.key, ())]))
 
 

@@ -153,7 +153,7 @@ def _gate_first(client: Any, stage: Stage, made: Made, own: bool) -> None:
     with suppress(NotFound):
         begun = client.assets.get(f"release:{NAME}@champion")
     if begun is not None:
-        client._http.delete(f"/api/v1/assets/release/{NAME}/aliases/champion")
+        client.assets.remove_alias("release", NAME, "champion")
         stage.say(f"{begun['ref']} was live from an earlier demo; it was taken down to begin again")
     client.gates.declare("release", NAME, suite=f"suite:{NAME}", requirements=tutor.requirements(own, made.llm, made.cases))
     decision = _evaluate(client, stage, made, made.releases[0])
