@@ -51,6 +51,12 @@ HEAVY = {
     "mlflow",
     "openai",
     "anthropic",
+    "obstore",
+    "polars",
+    "xgboost",
+    "lightgbm",
+    "safetensors",
+    "matplotlib",
 }
 TEMPLATES = ROOT / "everloop" / "cli" / "templates"  # files of users' projects, copied and never imported
 FILES = sorted(path for path in (ROOT / "everloop").rglob("*.py") if not path.is_relative_to(TEMPLATES))
