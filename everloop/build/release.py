@@ -23,14 +23,15 @@ def predict(step: Any) -> dict[str, Any]:
 def chat(step: Any) -> dict[str, Any]:
     """A chat release `name`: prompt, index (where a step before answered one), policy and engine pinned. Answers {"release", "pins", "engine"}.
 
-    Params: `prompt` and `policy` (default: those called `name`; a policy may be missing), `engine` (default: extractive), `retrieval`, `answer`.
+    Params: `prompt` and `policy` (default: those called `name`; a policy may be missing), `engine` (default: extractive), `retrieval`, `answer`,
+    `variables` (values for the prompt's own).
     """
     name = _name(step)
     pins = {"prompt": step.params.get("prompt") or f"prompt:{name}"}
     index = _found(step, "index", None)
     if index:
         pins["index"] = index
-    params = {key: step.params[key] for key in ("retrieval", "answer") if step.params.get(key)}
+    params = {key: step.params[key] for key in ("retrieval", "answer", "variables") if step.params.get(key)}
     params["engine"] = dict(step.params.get("engine") or {"name": "extractive"})
     policy = step.params.get("policy") or _there(step, f"policy:{name}")
     made = step.client.assets.release(name, "chat", pins, params, policy, run=step.run.id)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from everloop.assets import catalog, gates
+from everloop.assets import catalog, gates, prompts
 from everloop.core.errors import BadInput, EverloopError, NotFound
 from everloop.core.limits import DECLARATIONS
 from everloop.core.principal import Principal, Role
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 ASSETS = ("code", "prompt", "policy", "suite")
 ORDER = (*ASSETS, "pipeline", "schedule", "endpoint", "gate", "monitor")
 """What may be declared, in the order in which it is written: each rests only on those before it."""
+CHAT = "everloop.build.release:chat"
+"""The step that makes a chat release; its params say which prompt, and what fills it."""
 REFERRED = ("dataset", "prompt", "policy", "suite", "index", "model")
 """Kinds whose references in a pipeline's params are looked up."""
 
@@ -60,6 +62,7 @@ class Declare:
                 except EverloopError as error:
                     problems.append(_problem(item, error))
             _refuse(problems)
+            _check_prompts(tx, prepared, made)
             for item in prepared:
                 if item["what"] == "pipeline":
                     _note_missing(tx, item, next(m for m in made if m["what"] == "pipeline" and m["name"] == item["name"]))
@@ -259,6 +262,56 @@ def _note_missing(tx: Tx, item: dict[str, Any], made: dict[str, Any]) -> None:
             catalog.resolve(tx, Ref.parse(value))
         except EverloopError as error:
             made["notes"].append(f"{error.what} {error.hint}".strip())
+
+
+def _check_prompts(tx: Tx, prepared: list[dict[str, Any]], made: list[dict[str, Any]]) -> None:
+    """BadInput where a prompt has a variable that nothing fills in the release that a declared pipeline, or a chat endpoint of its name, makes of
+    it. A prompt that neither uses only gets a note: a program of the user's own may fill it."""
+    results = {(m["what"], m["name"]): m for m in made}
+    uses = [use for item in prepared if item["what"] == "pipeline" for use in _prompts_of(item)]
+    used = {str(manifest["ref"]) for ref, _, _ in uses if (manifest := _there(tx, ref))}
+    problems = []
+    for ref, given, item in uses:
+        asset = _there(tx, ref)
+        owner = {"what": "prompt", "name": asset["name"]} if asset and ("prompt", asset["name"]) in results else item
+        problems += _unfilled(owner, asset, given) if asset else []
+    chats = {str(item["spec"]["release"]) for item in prepared if item["what"] == "endpoint" and item["spec"]["kind"] == "chat"}
+    for item in prepared:
+        asset = _there(tx, f"prompt:{item['name']}") if item["what"] == "prompt" else None
+        if asset is None or asset["ref"] in used:
+            continue
+        found = _unfilled(item, asset, {})
+        if item["name"] in chats:
+            problems += found
+        else:
+            results["prompt", item["name"]]["notes"] += [one["why"] for one in found]
+    _refuse([one for i, one in enumerate(problems) if one not in problems[:i]])
+
+
+def _prompts_of(item: dict[str, Any]) -> list[tuple[str, Mapping[str, Any], dict[str, Any]]]:
+    """(the prompt, what its variables get, the pipeline) of each step that makes a chat release."""
+    found = []
+    for step in item["spec"]["steps"]:
+        params = {**(item["spec"].get("params") or {}), **(step.get("params") or {})}
+        if step.get("call") == CHAT and (params.get("prompt") or params.get("name")):
+            given = params.get("variables")
+            found.append((str(params.get("prompt") or f"prompt:{params['name']}"), given if isinstance(given, Mapping) else {}, item))
+    return found
+
+
+def _unfilled(item: Mapping[str, Any], asset: Mapping[str, Any], given: Mapping[str, Any]) -> list[dict[str, str]]:
+    try:
+        prompts.check_filled(asset["manifest"], given)
+    except BadInput as error:
+        return [_problem(item, error)]
+    return []
+
+
+def _there(tx: Tx, ref: str) -> dict[str, Any] | None:
+    try:
+        return catalog.get(tx, Ref.parse(ref, "prompt"))
+    except EverloopError:
+        return None
 
 
 def _latest(tx: Tx, kind: str, name: str) -> dict[str, Any] | None:

@@ -113,6 +113,40 @@ def test_two_mistakes_are_both_named(run: Run, folder: Path) -> None:  # noqa: F
     assert "2 declarations of project.py cannot be:" in err and "gate churn: " in err and "pipeline churn: " in err
 
 
+CHAT = """
+import everloop as el
+
+project = el.Project("help")
+project.documents("help", "docs")
+project.prompt("help", "Answer as {{ style }} from {{ context }}")
+PIPELINE
+project.endpoint(kind="chat")
+"""
+BUILD = 'project.pipeline(steps=["everloop.build.index:build", "everloop.build.release:chat"], documents="dataset:help"MORE)'
+
+
+@pytest.mark.parametrize("pipeline", [BUILD.replace("MORE", ""), ""], ids=["pipeline", "endpoint alone"])
+def test_a_prompt_that_nothing_fills_registers_nothing(client: Client, run: Run, tmp_path: Path, pipeline: str) -> None:  # noqa: F811
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.md").write_text("# Bicycles\n\nThey have two wheels.\n")
+    (tmp_path / "project.py").write_text(CHAT.replace("PIPELINE", pipeline))
+    for more in (["--dry-run"], []):
+        code, out, err = run("apply", str(tmp_path), *more)
+        assert (
+            code == 2 and "prompt help" in err and "'style' in message 1 (system) is filled by nothing" in err and "Nothing was registered" in err
+        ), err
+    assert client.assets.list()["items"] == [] and client.pipelines.list() == []
+    (tmp_path / "project.py").write_text(CHAT.replace("PIPELINE", BUILD.replace("MORE", ', variables={"style": "a sailor"}')))
+    code, out, err = run("apply", str(tmp_path))
+    assert code == 0 and "filled by nothing" not in out, err
+
+
+def test_a_prompt_that_no_release_uses_is_only_noted(run: Run, folder: Path) -> None:  # noqa: F811
+    (folder / "project.py").write_text(PROJECT.replace("Answer {{ question }}", "Answer {{ question }} as {{ style }}"))
+    code, out, err = run("apply", str(folder))
+    assert code == 0 and "note: The prompt's variable 'style'" in out, err
+
+
 @pytest.mark.parametrize(("words", "told"), [(("none",), "There is no file or folder"), ((".",), "has no project to apply")])
 def test_without_a_project_file_it_says_what_to_do(run: Run, tmp_path: Path, monkeypatch, words, told) -> None:  # noqa: F811
     monkeypatch.chdir(tmp_path)
