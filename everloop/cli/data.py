@@ -17,6 +17,7 @@ def register(app: typer.Typer) -> None:
     data.command("add-documents")(add_documents)
     data.command("list")(list_datasets)
     data.command("show")(show)
+    data.command("diff")(diff)
     app.add_typer(data, name="data")
 
 
@@ -88,6 +89,20 @@ def show(
         for row in found["rows"]:
             table.add_row(*[screen.number(v, 5) for v in row])
         console.print(table)
+
+
+def diff(
+    old: str = typer.Argument(help="dataset:NAME@VERSION"),
+    new: str = typer.Argument("", help="The other version; the latest where none is named"),
+    key: list[str] = typer.Option(None, help="Column that names a row (may be given again); else the dataset's id column"),
+    rows: int = typer.Option(5, help="Example rows of each sort"),
+    as_json: bool = screen.JSON,
+) -> None:
+    """Compare two versions: schema, rows, statistics; or files."""
+    from everloop.cli import data_diff
+
+    found = screen.client(start=True).data.diff(old, new, key=key or (), limit=rows)
+    screen.say_json(found) if as_json else data_diff.say(found)
 
 
 def _said(asset: dict[str, Any]) -> None:

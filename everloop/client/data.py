@@ -114,6 +114,18 @@ class Data:
         path = f"/api/v1/datasets/{quote(parsed.name, safe='')}/{parsed.at or 'latest'}/rows"
         return self._http.get(path, params={"limit": limit, "offset": offset})
 
+    def diff(self, old: str, new: str = "", *, key: str | Iterable[str] = (), limit: int = 10) -> dict[str, Any]:
+        """What differs between two versions: `diff("credit@2", "credit@3")`; without `new`, the latest one.
+
+        Tables: schema, rows added, removed and changed (matched by `key` columns, else by the id column, else by content) with `limit` examples of
+        each, and every column's statistics side by side. Other datasets: files added, removed, changed and renamed.
+        """
+        first = Ref.parse(old, "dataset")
+        second = Ref.parse(new, "dataset") if new else Ref("dataset", first.name)
+        at = [f"{ref}" if ref.at else f"{ref}@latest" for ref in (first, second)]
+        asked = {"from": at[0], "to": at[1], "key": [key] if isinstance(key, str) else [*key], "limit": limit}
+        return self._http.get(f"/api/v1/datasets/{quote(first.name, safe='')}/diff", params=asked, timeout=_SECONDS)
+
     def table(self, ref: str) -> Any:
         """The whole table as an Arrow table."""
         import pyarrow.parquet as pq

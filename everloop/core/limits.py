@@ -228,3 +228,11 @@ INDEX_PREVIEW_ROWS = 50
 """Passages of an index that one look shows at most."""
 INDEXES_KEPT = 3
 """Indexes that were searched directly, without an endpoint, and stay in memory."""
+DIFF_MEMORY = "512MB"
+"""Memory that a comparison of two tables may use; the rest goes to disk."""
+DIFF_ROWS_SHOWN = 100
+"""Example rows of each sort that a comparison of two tables shows at most."""
+DIFF_FILES_SHOWN = 1_000
+"""Files of each sort that a comparison of two versions lists; all are counted."""
+DIFF_CELL_CHARS = 200
+"""Characters of a cell that a comparison shows."""

@@ -12,6 +12,7 @@ from everloop.core.errors import BadInput, NotFound
 from everloop.core.limits import DOCUMENTS_PAGE_CHARS, INDEX_PREVIEW_ROWS, INDEXES_KEPT, TABLE_PREVIEW_ROWS
 from everloop.core.principal import Principal, Role
 from everloop.core.refs import Ref, check_name
+from everloop.workspace import data_diff
 
 if TYPE_CHECKING:
     from everloop.workspace.workspace import Workspace
@@ -143,6 +144,10 @@ class Data:
         limit, offset = max(1, min(limit, INDEX_PREVIEW_ROWS)), max(0, offset)
         rows = await asyncio.to_thread(self._passages, who.project, chunks["digest"], offset, limit + 1)
         return {"ref": asset["ref"], "items": rows[:limit], "next": offset + limit if len(rows) > limit else None}
+
+    async def diff(self, who: Principal, old: str, new: str, key: Sequence[str] = (), limit: int = 10) -> dict[str, Any]:
+        """What differs between two versions; see workspace/data_diff."""
+        return await data_diff.diff(self.ws, who, old, new, key, limit)
 
     async def columns(self, who: Principal, ref: str, names: Sequence[str] | None = None) -> dict[str, list[Any]]:
         """A table's columns as Python values, None for missing, datetimes as ISO text. NotFound for a column that is not there."""

@@ -130,12 +130,17 @@ class Workspace:
             else:
                 path.unlink()
 
+    def scratch(self) -> Path:
+        """The folder of the home for temporary files."""
+        folder = self.home / "incoming"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
     def incoming(self) -> Any:
         """A temporary file in the home (so that it can be renamed into a store), removed when the context ends."""
         folder = self.home / "incoming"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            return tempfile.NamedTemporaryFile(dir=folder)
+            return tempfile.NamedTemporaryFile(dir=self.scratch())
         except OSError as error:
             raise write_error(error, folder) from error
 

@@ -126,3 +126,29 @@ def test_only_uploads_may_be_large() -> None:
         assert body_limit(path) == UPLOAD_BYTES, path
     for path in ("/api/v1/runs/1/log", "/api/v1/runs", "/v2/models/m/infer", "/api/2.0/mlflow/runs/log-batch", "/v1/traces"):
         assert body_limit(path) == BODY_BYTES, path
+
+
+def test_two_versions_are_compared_by_key_by_content_and_by_column(client: Client) -> None:
+    old = pd.DataFrame({"id": [1, 2, 3, 4], "x": [1.0, 2.0, None, 4.0], "y": ["a", "b", "c", "d"], "gone": [1, 1, 1, 1]})
+    new = pd.DataFrame({"id": [2, 3, 4, 5], "x": [2.0, 3.0, 4.0, 5.0], "y": ["b", "c", "dd", "e"], "here": [True] * 4})
+    client.data.add("t", old, id="id")
+    client.data.add("t", new)
+    found = client.data.diff("t@1")
+    assert (found["from"]["ref"], found["to"]["ref"], found["same"]) == ("dataset:t@1", "dataset:t@2", False)
+    assert [c["name"] for c in found["schema"]["added"] + found["schema"]["removed"]] == ["here", "gone"]
+    rows = found["rows"]
+    assert (rows["added"], rows["removed"], rows["changed"], rows["same"], rows["key"]) == (1, 1, 2, 1, ["id"])
+    assert rows["columns"] == {"x": 1, "y": 1} and rows["examples"]["added"][0]["id"] == 5
+    assert rows["examples"]["changed"] == [
+        {"key": {"id": 3}, "changes": {"x": {"from": None, "to": 3.0}}},
+        {"key": {"id": 4}, "changes": {"y": {"from": "d", "to": "dd"}}},
+    ]
+    assert next(c for c in found["columns"] if c["name"] == "x")["to"]["max"] == 5.0
+    client.data.add("t", new.assign(gone=1))
+    client.data.add("t", new.assign(gone=2))
+    with pytest.raises(BadInput, match="True stands 4 times in the older version"):
+        client.data.diff("t@3", "t@4", key="here")
+    client.data.add("n", pd.DataFrame({"v": [1, 1, 2]}))
+    client.data.add("n", pd.DataFrame({"v": [1, 2, 2, 3]}))
+    rows = client.data.diff("n@1", "n@2")["rows"]
+    assert (rows["added"], rows["removed"], rows["changed"], rows["same"], rows["key"]) == (2, 1, None, 2, None) and rows["notes"]

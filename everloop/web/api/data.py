@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import orjson
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from starlette.datastructures import FormData, UploadFile
 
 from everloop.core.errors import BadInput
@@ -57,6 +57,19 @@ async def documents(who: Who, ws: Ws, name: str, at: str, limit: int = 100, offs
     return await ws.data.documents(who, f"dataset:{name}@{at}", limit, offset)
 
 
+@router.get("/datasets/{name}/diff")
+async def diff(
+    who: Who, ws: Ws, name: str, old: str = Query(alias="from"), new: str = Query("latest", alias="to"), key: list[str] = Query([]), limit: int = 10
+) -> dict[str, Any]:
+    """What differs between two versions (number, alias or `latest`; a full reference names another dataset).
+
+    A table: {from, to, format, same, schema: {added, removed, changed}, rows: {from, to, added, removed, changed, same, key, notes, columns,
+    examples}, columns: [{name, type, from, to, same}]}. `key` columns match rows (may be given again). Documents: {files: {counts, added, ...}}.
+    """
+    first, second = (at if ":" in at else f"dataset:{name}@{at}" for at in (old, new))
+    return await ws.data.diff(who, first, second, key, limit)
+
+
 async def _table(who: Who, ws: Ws, name: str, upload: UploadFile, more: dict[str, Any]) -> dict[str, Any]:
     with ws.incoming() as file:
         await asyncio.to_thread(shutil.copyfileobj, upload.file, file, 1024 * 1024)
@@ -86,6 +99,7 @@ def _inside(name: str) -> str:
 
 rights = {
     "viewer": (
+        "GET /api/v1/datasets/{name}/diff",
         "GET /api/v1/datasets/{name}/{at}/documents",
         "GET /api/v1/datasets/{name}/{at}/rows",
     ),
