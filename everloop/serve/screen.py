@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from everloop.core.types import Answer, Call, Score, Serve, Utterance
-from everloop.serve.guard import Make, Rule, flag_of, hide, redact, rules_of, spans_of, tell
+from everloop.serve.rules import Make, Rule, flag_of, hide, redact, rules_of, spans_of, tell
 
 
 def screen(inner: Serve, policy: Mapping[str, Any], make: Make) -> Serve:

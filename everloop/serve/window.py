@@ -12,7 +12,7 @@ from typing import Any
 
 from everloop.core.limits import GUARD_STEP_CHARS, GUARD_WINDOW_CHARS
 from everloop.core.types import Answer, Call, Chunk, Message, Score, Usage, Utterance
-from everloop.serve.guard import Rule, check_message, conceal, flag_of, hide, merged, redact, run, sources_of, spans_of, tell
+from everloop.serve.rules import Rule, check_message, conceal, flag_of, hide, merged, redact, run, sources_of, spans_of, tell
 from everloop.serve.streams import reading
 from everloop.serve.tools import ToolCalls, pieces_of
 
