@@ -7,7 +7,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from everloop.assets import catalog, gates, lineage
+from everloop.assets import aliases as moving
+from everloop.assets import catalog, gates, lineage, removal
 from everloop.core.errors import BadInput, Conflict, NotFound
 from everloop.core.refs import Ref, check_name
 from everloop.store import audit
@@ -116,21 +117,14 @@ def version(tx: Tx, name: str, at: str) -> dict[str, Any]:
 
 
 def delete_version(tx: Tx, name: str, at: str) -> None:
-    """Put a version out of sight; Conflict while a release pins it or an alias with a gate is on it. Its other aliases go with it."""
+    """Put a version out of sight, as `removal.delete` allows; aliases of it that no gate guards go with it."""
     asset = version(tx, name, at)
     kind = asset["kind"]
-    pinned = tx.value(sa.select(edges.c.target).where(edges.c.project == tx.project, edges.c.source == asset["ref"], edges.c.relation == "pins"))
-    if pinned:
-        raise Conflict(f"{asset['ref']} is pinned by {pinned}, and cannot be deleted.", "What answered must stay provable.")
-    for alias, number in catalog.aliases_of(tx, kind, name).items():
-        if number == asset["version"]:
-            if gates.gate_for(tx, kind, name, alias) is not None:
-                raise Conflict(f"{asset['ref']} is {alias}, which a gate protects.", "Move the alias first.")
-            tx.run(aliases.delete().where(aliases.c.project == tx.project, aliases.c.kind == kind, aliases.c.name == name, aliases.c.alias == alias))
-    where = [assets.c.project == tx.project, assets.c.kind == kind, assets.c.name == name, assets.c.version == asset["version"]]
-    tx.run(assets.update().where(*where).values(deleted_at=tx.now))
+    for alias in asset["aliases"]:
+        if gates.gate_for(tx, kind, name, alias) is None:
+            moving.remove(tx, kind, name, alias, "its version was deleted")
+    removal.delete(tx, asset["ref"])
     touch(tx, name)
-    audit.record(tx, "asset.delete", asset["ref"])
 
 
 def delete(tx: Tx, name: str) -> None:

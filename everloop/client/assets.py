@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from everloop.core.errors import BadInput
 from everloop.core.refs import Ref
 
 
@@ -60,6 +61,36 @@ class Assets:
     def versions(self, kind: str, name: str) -> list[dict[str, Any]]:
         """Versions, newest first."""
         return self._http.get(f"/api/v1/assets/{kind}/{quote(name, safe='')}")["items"]
+
+    def annotate(self, ref: str, description: str | None = None, tags: dict[str, str | None] | None = None) -> dict[str, Any]:
+        """Change a version's description and tags (None removes a tag)."""
+        return self._http.patch(self._at(ref), json={"description": description, "tags": tags})
+
+    def compare(self, left: str, right: str) -> dict[str, Any]:
+        """Two versions of one asset side by side: `compare("model:credit@3", "model:credit@champion")`, or "4" for the right one."""
+        one = Ref.parse(left)
+        other = Ref(one.kind, one.name, "" if right == "latest" else right) if right == "latest" or ":" not in right else Ref.parse(right)
+        if (one.kind, one.name) != (other.kind, other.name):
+            raise BadInput(f"{left} and {right} are not versions of one asset.", "Compare versions of the same kind and name.")
+        sides = {"from": one.at or "latest", "to": other.at or "latest"}
+        return self._http.get(f"/api/v1/assets/{one.kind}/{quote(one.name, safe='')}/compare", params=sides)
+
+    def delete(self, ref: str, permanent: bool = False) -> dict[str, Any]:
+        """Put a version out of sight (`restore` brings it back), or for admins delete it for good; Conflict says what needs it."""
+        return self._http.delete(self._at(ref) + ("?permanent=true" if permanent else ""))
+
+    def restore(self, ref: str) -> dict[str, Any]:
+        """Bring a deleted version back."""
+        return self._http.post(f"{self._at(ref)}/restore", json={})
+
+    def deleted(self, kind: str | None = None) -> list[dict[str, Any]]:
+        """Versions that were deleted and can be restored, last deleted first."""
+        return self._http.get("/api/v1/deleted-assets", params={"kind": kind})["items"]
+
+    @staticmethod
+    def _at(ref: str) -> str:
+        parsed = Ref.parse(ref)
+        return f"/api/v1/assets/{parsed.kind}/{quote(parsed.name, safe='')}/{quote(parsed.at or 'latest', safe='')}"
 
     def move_alias(self, ref: str, alias: str, *, decision: str | None = None, why: str = "") -> dict[str, Any]:
         """Move an alias to `ref`, through the gate where there is one (GateRefused says what is missing)."""

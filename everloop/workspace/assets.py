@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from everloop.assets import aliases, catalog, policies, prompts, releases, suites
+from everloop.assets import aliases, catalog, comparison, policies, prompts, releases, removal, suites
 from everloop.core.errors import NotFound
 from everloop.core.principal import Principal, Role
 from everloop.core.refs import Ref
@@ -132,6 +132,24 @@ class Assets:
     async def alias_history(self, who: Principal, kind: str, name: str, alias: str | None = None) -> list[dict[str, Any]]:
         """Moves of a name's aliases, newest first."""
         return await self.ws.records.read(who.need(Role.viewer), lambda tx: aliases.history(tx, kind, name, alias))
+
+    async def compare(self, who: Principal, kind: str, name: str, left: str, right: str) -> dict[str, Any]:
+        """Two versions of a name side by side: see `assets.comparison.compare`."""
+        return await self.ws.records.read(who.need(Role.viewer), lambda tx: comparison.compare(tx, kind, name, left, right))
+
+    async def delete(self, who: Principal, ref: str | Ref, permanent: bool = False) -> dict[str, Any]:
+        """Put a version out of sight, or (admins) delete it for good; Conflict says what needs it."""
+        who.need(Role.admin if permanent else Role.editor, "delete a version for good" if permanent else "delete a version")
+        return await self.ws.records.write(who, lambda tx: (removal.purge if permanent else removal.delete)(tx, ref))
+
+    async def restore(self, who: Principal, ref: str | Ref) -> dict[str, Any]:
+        """Bring a deleted version back."""
+        who.need(Role.editor, "restore a version")
+        return await self.ws.records.write(who, lambda tx: removal.restore(tx, ref))
+
+    async def deleted(self, who: Principal, kind: str | None = None) -> list[dict[str, Any]]:
+        """Versions that can be restored, last deleted first."""
+        return await self.ws.records.read(who.need(Role.viewer), lambda tx: removal.deleted(tx, kind))
 
     async def put_object(self, who: Principal, data: bytes | Path) -> dict[str, Any]:
         """Store bytes (or a file's) in the project: {"digest", "size"}."""

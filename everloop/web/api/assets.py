@@ -51,6 +51,21 @@ async def asset_versions(who: Who, ws: Ws, kind: str, name: str, limit: int = 10
     return {"items": items, "next": items[-1]["version"] if len(items) == limit else None}
 
 
+@router.get("/deleted-assets")
+async def deleted_assets(who: Who, ws: Ws, kind: str | None = None) -> dict[str, Any]:
+    """Versions that were deleted and can be restored, last deleted first."""
+    return {"items": await ws.assets.deleted(who, kind), "next": None}
+
+
+@router.get("/assets/{kind}/{name}/compare")
+async def compare_versions(who: Who, ws: Ws, kind: str, name: str, request: Request) -> dict[str, Any]:
+    """Two versions side by side, ?from=1&to=2 (numbers or aliases): params, metrics, data, code, signature, files, size."""
+    left, right = (request.query_params.get(side) for side in ("from", "to"))
+    if not left or not right:
+        raise BadInput("Which versions are to be compared is missing.", "Add ?from=1&to=2 (numbers or aliases).")
+    return await ws.assets.compare(who, kind, name, left, right)
+
+
 @router.get("/assets/{kind}/{name}/{at}")
 async def asset(who: Who, ws: Ws, kind: str, name: str, at: str) -> dict[str, Any]:
     """One version, by number, alias or `latest`."""
@@ -61,6 +76,18 @@ async def asset(who: Who, ws: Ws, kind: str, name: str, at: str) -> dict[str, An
 async def annotate_asset(who: Who, ws: Ws, kind: str, name: str, at: str, body: dict[str, Any] = Body()) -> dict[str, Any]:
     """Change a version's description and tags."""
     return await ws.assets.annotate(who, f"{kind}:{name}@{at}", body.get("description"), body.get("tags"))
+
+
+@router.delete("/assets/{kind}/{name}/{at}")
+async def delete_asset(who: Who, ws: Ws, kind: str, name: str, at: str, permanent: bool = False) -> dict[str, Any]:
+    """Put a version out of sight, restorable; with ?permanent=true (admins) delete it for good. Refused while something live needs it."""
+    return await ws.assets.delete(who, f"{kind}:{name}@{at}", permanent)
+
+
+@router.post("/assets/{kind}/{name}/{at}/restore")
+async def restore_asset(who: Who, ws: Ws, kind: str, name: str, at: str) -> dict[str, Any]:
+    """Bring a deleted version back."""
+    return await ws.assets.restore(who, f"{kind}:{name}@{at}")
 
 
 @router.put("/assets/{kind}/{name}/aliases/{alias}")
@@ -103,6 +130,8 @@ rights = {
         "GET /api/v1/assets",
         "GET /api/v1/asset-kinds",
         "GET /api/v1/assets/{kind}/{name}",
+        "GET /api/v1/deleted-assets",
+        "GET /api/v1/assets/{kind}/{name}/compare",
         "GET /api/v1/assets/{kind}/{name}/{at}",
         "GET /api/v1/assets/{kind}/{name}/aliases/{alias}/history",
         "GET /api/v1/objects/{digest}",
@@ -111,6 +140,8 @@ rights = {
         "POST /api/v1/assets",
         "POST /api/v1/releases",
         "PATCH /api/v1/assets/{kind}/{name}/{at}",
+        "DELETE /api/v1/assets/{kind}/{name}/{at}",
+        "POST /api/v1/assets/{kind}/{name}/{at}/restore",
         "PUT /api/v1/assets/{kind}/{name}/aliases/{alias}",
         "DELETE /api/v1/assets/{kind}/{name}/aliases/{alias}",
         "POST /api/v1/objects",
