@@ -14,6 +14,9 @@ _WHERE = {
     "pipeline": "pipelines",
     "Step": "pipelines",
     "Project": "declare",
+    "trace": "tracing",
+    "current_span": "tracing",
+    "flush": "tracing",
 }
 __all__ = sorted(_WHERE)
 
