@@ -70,6 +70,7 @@ def register(
             "run": run,
             "created_at": tx.now,
             "created_by": tx.who.name,
+            "updated_at": None,
             "deleted_at": None,
         }
         tx.run(assets.insert().values(**same))
@@ -174,7 +175,7 @@ def annotate(tx: Tx, ref: Ref | str, description: str | None = None, tags: dict[
     asset = get(tx, ref)
     values: dict[str, Any] = {}
     if description is not None:
-        values["description"] = description
+        values |= {"description": description, "updated_at": tx.now}
     if tags:
         merged = {**asset["tags"], **tags}
         values["tags"] = {k: v for k, v in merged.items() if v is not None}
@@ -204,18 +205,20 @@ def _shown(tx: Tx, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _shown_many(tx: Tx, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    if not rows:
-        return []
-    found = aliases_of(tx, rows[0]["kind"], rows[0]["name"])
+    """Rows of one name as asset dicts."""
+    found = aliases_of(tx, rows[0]["kind"], rows[0]["name"]) if rows else {}
+    return [shown(row, found) for row in rows]
+
+
+def shown(row: dict[str, Any], named: dict[str, int]) -> dict[str, Any]:
+    """A row of the table as the asset dict that everyone sees, with those of the name's aliases that are on it."""
     keep = ("kind", "name", "version", "digest", "manifest", "description", "tags", "run", "created_at", "created_by")
-    return [
-        {
-            "ref": f"{row['kind']}:{row['name']}@{row['version']}",
-            **{key: row[key] for key in keep},
-            "aliases": [alias for alias, version in found.items() if version == row["version"]],
-        }
-        for row in rows
-    ]
+    return {
+        "ref": f"{row['kind']}:{row['name']}@{row['version']}",
+        **{key: row[key] for key in keep},
+        "updated_at": row["updated_at"] or row["created_at"],
+        "aliases": [alias for alias, version in named.items() if version == row["version"]],
+    }
 
 
 def _missing(tx: Tx, ref: Ref) -> NotFound:

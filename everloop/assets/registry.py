@@ -3,6 +3,7 @@ be renamed or deleted. What belongs to a name is a document of kind `registry`; 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,6 +11,7 @@ import sqlalchemy as sa
 from everloop.assets import aliases as moving
 from everloop.assets import catalog, gates, lineage, removal
 from everloop.core.errors import BadInput, Conflict, NotFound
+from everloop.core.limits import VERSIONS_LISTED
 from everloop.core.refs import Ref, check_name
 from everloop.store import audit
 from everloop.store.records import Tx
@@ -17,13 +19,22 @@ from everloop.store.schema import alias_moves, aliases, assets, documents, edges
 
 KIND = "registry"
 KINDS = ("model", "prompt")
+STAGE = "everloop.mlflow.stage"
+"""The tag of a version that holds the stage a client of MLflow's put it in; traffic follows none."""
+STAGES = ("None", "Staging", "Production", "Archived")
 
 
 def create(tx: Tx, name: str, kind: str, description: str = "", tags: dict[str, str] | None = None) -> dict[str, Any]:
     """A new name without versions; Conflict if it is taken by a model or prompt."""
     check_name(name, "name of a registered model")
-    if find(tx, name) is not None:
-        raise Conflict(f"Registered Model (name={name}) already exists.", "Make a new version of it, or choose another name.")
+    there = find(tx, name)
+    if there is not None:
+        if there["kind"] != kind:
+            raise Conflict(f"The name {name!r} is taken by a {there['kind']}; a model and a prompt cannot share one.", "Choose another name.")
+        raise Conflict(
+            f"{'Prompt' if kind == 'prompt' else 'Registered Model'} (name={name}) already exists.",
+            "Make a new version of it, or choose another name.",
+        )
     _put(tx, name, {"kind": kind, "description": description, "tags": dict(tags or {}), "created_at": tx.now, "updated_at": tx.now})
     audit.record(tx, "registry.create", f"{kind}:{name}")
     return get(tx, name)
@@ -44,15 +55,12 @@ def find(tx: Tx, name: str) -> dict[str, Any] | None:
 
 
 def get(tx: Tx, name: str) -> dict[str, Any]:
-    """As `find`, with "aliases" and "latest" (the newest version, or None); NotFound if there is none."""
-    found = find(tx, name)
-    if found is None:
-        raise NotFound(f"Registered Model with name={name} not found")
-    return _full(tx, found)
+    """As `find`, with "aliases" and "latest" (the newest version of each stage, newest first); NotFound if there is none."""
+    return _full(tx, _must(tx, name))
 
 
 def search(tx: Tx) -> list[dict[str, Any]]:
-    """All names by name, as `get` answers them."""
+    """All names by name, as `find` answers them."""
     rows = tx.rows(sa.select(documents.c.name, documents.c.body).where(documents.c.project == tx.project, documents.c.kind == KIND))
     found = {row["name"]: {"name": row["name"], **row["body"]} for row in rows}
     implied = tx.rows(
@@ -66,44 +74,65 @@ def search(tx: Tx) -> list[dict[str, Any]]:
 
 
 def full(tx: Tx, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Names of `search` with aliases and newest version."""
+    """Names of `search` with aliases and the newest version of each stage."""
     return [_full(tx, one) for one in found]
 
 
 def change(tx: Tx, name: str, *, description: str | None = None, tags: dict[str, str | None] | None = None) -> dict[str, Any]:
-    """Change description and tags (None removes one) of a name."""
-    found = find(tx, name)
-    if found is None:
-        raise NotFound(f"Registered Model with name={name} not found")
+    """Change description and tags (None removes one) of a name; a new description counts as an update of it, a tag does not."""
+    found = _must(tx, name)
     if description is not None:
-        found["description"] = description
+        found |= {"description": description, "updated_at": tx.now}
     if tags:
         found["tags"] = {k: v for k, v in {**found["tags"], **tags}.items() if v is not None}
-    found["updated_at"] = tx.now
     _put(tx, name, {key: value for key, value in found.items() if key != "name"})
     audit.record(tx, "registry.change", f"{found['kind']}:{name}", description=description, tags=tags)
     return get(tx, name)
 
 
 def touch(tx: Tx, name: str) -> None:
-    """Note that a name changed now."""
-    change(tx, name)
+    """Note that a name changed now: one of its versions was made, deleted or put into another stage."""
+    found = _must(tx, name)
+    _put(tx, name, {**{key: value for key, value in found.items() if key != "name"}, "updated_at": tx.now})
 
 
-def versions(tx: Tx, name: str | None = None, limit: int = 10_000) -> list[dict[str, Any]]:
-    """Versions of a name (or of all models and prompts), newest first, as asset dicts."""
-    if name is not None:
-        found = find(tx, name)
-        if found is None:
-            return []
-        try:
-            return catalog.versions(tx, found["kind"], name, limit)
-        except NotFound:
-            return []
-    rows: list[dict[str, Any]] = []
-    for one in search(tx):
-        rows += versions(tx, one["name"], limit)
-    return sorted(rows[:limit], key=lambda row: -row["created_at"])
+def versions(
+    tx: Tx, names: Sequence[str] | None = None, runs: Sequence[str] | None = None, kind: str | None = None, limit: int = VERSIONS_LISTED
+) -> list[dict[str, Any]]:
+    """Versions of these names and runs (None: of all) and this kind (None: models and prompts), newest first, as asset dicts."""
+    statement = sa.select(assets).where(assets.c.project == tx.project, assets.c.deleted_at.is_(None))
+    statement = statement.where(assets.c.kind == kind if kind else assets.c.kind.in_(KINDS))
+    if names is not None:
+        statement = statement.where(assets.c.name.in_(names))
+    if runs is not None:
+        statement = statement.where(assets.c.run.in_(runs))
+    rows = tx.rows(statement.order_by(assets.c.created_at.desc(), assets.c.name, assets.c.version.desc()).limit(limit))
+    named = {key: catalog.aliases_of(tx, *key) for key in {(row["kind"], row["name"]) for row in rows}}
+    return [catalog.shown(row, named[row["kind"], row["name"]]) for row in rows]
+
+
+def transition(tx: Tx, name: str, at: str, stage: str, archive: bool = False) -> dict[str, Any]:
+    """Put a version into a stage, and with `archive` those that are in it into Archived; answers the version. BadInput for no such stage, or where
+    `archive` is asked with a stage that is not Staging or Production."""
+    asset = version(tx, name, at)
+    known = next((one for one in STAGES if one.lower() == stage.lower()), None)
+    if known is None:
+        raise BadInput(f"Invalid Model Version stage: {stage}. Value must be one of {', '.join(STAGES)}.")
+    if archive and known not in ("Staging", "Production"):
+        raise BadInput(
+            f"Model version transition cannot archive existing model versions because '{stage}' is not an Active stage.",
+            "Active stages are Staging and Production.",
+        )
+    for other in versions(tx, [name]) if archive else []:
+        if other["tags"].get(STAGE) == known and other["ref"] != asset["ref"]:
+            _stage(tx, other, "Archived")
+    _stage(tx, asset, known)
+    touch(tx, name)
+    return version(tx, name, at)
+
+
+def _stage(tx: Tx, asset: dict[str, Any], stage: str) -> None:
+    catalog.annotate(tx, asset["ref"], asset["description"], {STAGE: None if stage == "None" else stage})
 
 
 def version(tx: Tx, name: str, at: str) -> dict[str, Any]:
@@ -130,7 +159,7 @@ def delete_version(tx: Tx, name: str, at: str) -> None:
 def delete(tx: Tx, name: str) -> None:
     """Delete a name with all its versions, as `delete_version` allows."""
     found = get(tx, name)
-    for one in versions(tx, name):
+    for one in versions(tx, [name]):
         delete_version(tx, name, str(one["version"]))
     tx.run(documents.delete().where(*_document(tx, name)))
     audit.record(tx, "registry.delete", f"{found['kind']}:{name}")
@@ -145,7 +174,7 @@ def rename(tx: Tx, name: str, new: str) -> dict[str, Any]:
     if find(tx, new) is not None:
         raise Conflict(f"Registered Model (name={new}) already exists.")
     old = f"{kind}:{name}@"
-    numbers = [one["version"] for one in versions(tx, name)]
+    numbers = [one["version"] for one in versions(tx, [name])]
     refs = [f"{old}{number}" for number in numbers]
     held = tx.value(sa.select(edges.c.target).where(edges.c.project == tx.project, edges.c.source.in_(refs), edges.c.relation == "pins"))
     guarded = [one for one in gates.listed(tx) if one["kind"] == kind and one["name"] == name]
@@ -174,11 +203,20 @@ def add_version(tx: Tx, name: str, manifest: dict[str, Any], *, run: str | None,
 
 
 def _full(tx: Tx, found: dict[str, Any]) -> dict[str, Any]:
-    try:
-        latest = catalog.versions(tx, found["kind"], found["name"], 1)[0]
-    except NotFound:
-        latest = None
-    return {**found, "aliases": catalog.aliases_of(tx, found["kind"], found["name"]), "latest": latest}
+    newest = (
+        sa.select(sa.func.max(assets.c.version).label("version"))
+        .where(assets.c.project == tx.project, assets.c.kind == found["kind"], assets.c.name == found["name"], assets.c.deleted_at.is_(None))
+        .group_by(assets.c.tags[STAGE].as_string())
+    )
+    latest = [catalog.get(tx, Ref(found["kind"], found["name"], str(row["version"]))) for row in tx.rows(newest)]
+    return {**found, "aliases": catalog.aliases_of(tx, found["kind"], found["name"]), "latest": sorted(latest, key=lambda one: -one["version"])}
+
+
+def _must(tx: Tx, name: str) -> dict[str, Any]:
+    found = find(tx, name)
+    if found is None:
+        raise NotFound(f"Registered Model with name={name} not found")
+    return found
 
 
 def _implied(name: str, row: dict[str, Any]) -> dict[str, Any]:

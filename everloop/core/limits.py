@@ -236,3 +236,5 @@ DIFF_FILES_SHOWN = 1_000
 """Files of each sort that a comparison of two versions lists; all are counted."""
 DIFF_CELL_CHARS = 200
 """Characters of a cell that a comparison shows."""
+VERSIONS_LISTED = 200_000
+"""Versions of models and prompts that one search of the registry looks at, newest first: as many as MLflow's own answers at most."""

@@ -77,6 +77,7 @@ assets = _table(
     Column("run", String(64)),
     Column("created_at", Float, nullable=False),
     Column("created_by", String(250), nullable=False),
+    Column("updated_at", Float),  # null: its description and stage are as they were made
     Column("deleted_at", Float),
     Index("assets_by_digest", "project", "kind", "name", "digest"),
     Index("assets_by_time", "project", "kind", "created_at"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from everloop.assets import prompts, registry
@@ -25,12 +25,16 @@ class Registry:
         return await self._write(who, lambda tx: registry.create(tx, name, kind, description, tags))
 
     async def get(self, who: Principal, name: str) -> dict[str, Any]:
-        """A name with tags, aliases and its newest version."""
+        """A name with tags, aliases and the newest version of each stage."""
         return await self.ws.records.read(who.need(Role.viewer), lambda tx: registry.get(tx, name))
 
-    async def search(self, who: Principal, fits: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
-        """All names for which `fits` holds, by name, with aliases and newest version."""
-        return await self.ws.records.read(who.need(Role.viewer), lambda tx: registry.full(tx, [one for one in registry.search(tx) if fits(one)]))
+    async def names(self, who: Principal) -> list[dict[str, Any]]:
+        """All names, by name, with kind, description, tags and times."""
+        return await self.ws.records.read(who.need(Role.viewer), registry.search)
+
+    async def full(self, who: Principal, names: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """These names with their aliases and the newest version of each stage."""
+        return await self.ws.records.read(who.need(Role.viewer), lambda tx: registry.full(tx, names))
 
     async def change(self, who: Principal, name: str, **changes: Any) -> dict[str, Any]:
         """Change description or tags of a name."""
@@ -50,9 +54,15 @@ class Registry:
             manifest = prompts.checked(manifest)
         return await self._write(who, lambda tx: registry.add_version(tx, name, manifest, **more))
 
-    async def versions(self, who: Principal, name: str | None = None) -> list[dict[str, Any]]:
-        """Versions of a name, or of all, newest first."""
-        return await self.ws.records.read(who.need(Role.viewer), lambda tx: registry.versions(tx, name))
+    async def versions(
+        self, who: Principal, names: Sequence[str] | None = None, runs: Sequence[str] | None = None, kind: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Versions of these names and runs (None: of all) and this kind, newest first."""
+        return await self.ws.records.read(who.need(Role.viewer), lambda tx: registry.versions(tx, names, runs, kind))
+
+    async def transition(self, who: Principal, name: str, at: str, stage: str, archive: bool = False) -> dict[str, Any]:
+        """Put a version into a stage; with `archive` those that are in it go to Archived."""
+        return await self._write(who, lambda tx: registry.transition(tx, name, at, stage, archive))
 
     async def version(self, who: Principal, name: str, at: str) -> dict[str, Any]:
         """One version, by number or alias."""

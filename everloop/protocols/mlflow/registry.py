@@ -6,45 +6,29 @@ holds `prompt:NAME@V`, whose manifest has the messages, so that a release can pi
 
 from __future__ import annotations
 
-import operator
 import re
 from typing import Any
 
 import orjson
 
-from everloop.assets import run_filter
-from everloop.core.errors import BadInput
-from everloop.protocols.mlflow.artifacts import files_of, place
-from everloop.protocols.mlflow.wire import Call, lacking, ms, tag_list
+from everloop.assets.registry import STAGE, STAGES
+from everloop.core.errors import BadInput, NotFound
+from everloop.protocols.mlflow.registry_search import search_names, search_versions
+from everloop.protocols.mlflow.shapes import IS_PROMPT, PROMPT_TEXT, PROMPT_TYPE, asset_uri, name_of, origin, version_of
+from everloop.protocols.mlflow.sources import source_of
+from everloop.protocols.mlflow.wire import Call, lacking
 
-IS_PROMPT, PROMPT_TEXT, PROMPT_TYPE = "mlflow.prompt.is_prompt", "mlflow.prompt.text", "_mlflow_prompt_type"
-STAGE = "everloop.mlflow.stage"
-STAGES = ("None", "Staging", "Production", "Archived")
-_TAGS = dict.fromkeys(("tag", "tags"), "tag")
-NAMES = run_filter.Grammar(
-    "registered models", {"name": ("name", "list"), "timestamp": ("at", "number"), "last_updated_timestamp": ("at", "number")}, _TAGS, {"tag": "null"}
-)
-VERSIONS = run_filter.Grammar(
-    "model versions",
-    {
-        "name": ("name", "list"),
-        "version_number": ("version", "number"),
-        "version": ("version", "number"),
-        "run_id": ("run", "list"),
-        "source_path": ("source", "list"),
-        "creation_timestamp": ("created_at", "number"),
-        "last_updated_timestamp": ("created_at", "number"),
-    },
-    _TAGS,
-    {"tag": "null"},
-)
+KEY_CHARS, VALUE_CHARS = 250, 100_000
+"""Longest key and value of a tag of a name or version."""
 _VARIABLE = re.compile(r"\{\{\s*([A-Za-z_][\w.]*)\s*\}\}")
+_ALIAS = re.compile(r"[\w\-]{1,255}")
 
 
 async def create_name(call: Call) -> Any:
     """registered-models/create."""
-    tags = call.pairs()
+    tags = _tags(call.pairs())
     kind = "prompt" if tags.get(IS_PROMPT, "").lower() == "true" else "model"
+    _checked(call.need("name"))
     made = await call.ws.registry.create(call.who, call.need("name"), kind, str(call.get("description", "")), tags)
     return {"registered_model": name_of(made)}
 
@@ -54,20 +38,6 @@ async def get_name(call: Call) -> Any:
     return {"registered_model": name_of(await call.ws.registry.get(call.who, call.need("name")))}
 
 
-async def search_names(call: Call) -> Any:
-    """registered-models/search."""
-    clauses = run_filter.parse(str(call.get("filter", "")), NAMES)
-
-    def fits(one: dict[str, Any]) -> bool:
-        tags = {**one["tags"], **({IS_PROMPT: "true"} if one["kind"] == "prompt" else {})}
-        return all(_holds(clause, tags if clause.entity == "tag" else {"name": one["name"], "at": one["updated_at"]}) for clause in clauses)
-
-    found = await call.ws.registry.search(call.who, fits)
-    _sort(found, call.listed("order_by"), NAMES, {"name": lambda one: one["name"], "at": lambda one: one["updated_at"]})
-    items, following = _page(call, found, 100, 1000)
-    return lacking({"registered_models": [name_of(one) for one in items], "next_page_token": following})
-
-
 async def update_name(call: Call) -> Any:
     """registered-models/update: the description."""
     return {"registered_model": name_of(await call.ws.registry.change(call.who, call.need("name"), description=str(call.get("description", ""))))}
@@ -75,7 +45,7 @@ async def update_name(call: Call) -> Any:
 
 async def rename(call: Call) -> Any:
     """registered-models/rename."""
-    return {"registered_model": name_of(await call.ws.registry.rename(call.who, call.need("name"), call.need("new_name")))}
+    return {"registered_model": name_of(await call.ws.registry.rename(call.who, call.need("name"), _checked(call.need("new_name"))))}
 
 
 async def delete_name(call: Call) -> Any:
@@ -85,7 +55,7 @@ async def delete_name(call: Call) -> Any:
 
 async def set_name_tag(call: Call) -> Any:
     """registered-models/set-tag."""
-    await call.ws.registry.change(call.who, call.need("name"), tags={call.need("key"): str(call.get("value", ""))})
+    await call.ws.registry.change(call.who, call.need("name"), tags=_tags({call.need("key"): str(call.get("value", ""))}))
 
 
 async def delete_name_tag(call: Call) -> Any:
@@ -95,35 +65,48 @@ async def delete_name_tag(call: Call) -> Any:
 
 async def latest_versions(call: Call) -> Any:
     """registered-models/get-latest-versions: the newest of each stage."""
-    name = call.need("name")
-    await call.ws.registry.get(call.who, name)
-    wanted = [str(one).lower() for one in call.listed("stages")]
-    newest: dict[str, dict[str, Any]] = {}
-    for one in await call.ws.registry.versions(call.who, name):
-        newest.setdefault(one["tags"].get(STAGE, "None"), one)
-    shown = [version_of(one) for stage, one in newest.items() if not wanted or stage.lower() in wanted]
-    return {"model_versions": shown}
+    found = await call.ws.registry.get(call.who, call.need("name"))
+    wanted = [stage_of(str(one)) for one in call.listed("stages")]
+    return {"model_versions": [version_of(one) for one in found["latest"] if not wanted or one["tags"].get(STAGE, "None") in wanted]}
+
+
+def stage_of(text: str) -> str:
+    """A stage in its own spelling; BadInput in MLflow's words for one that is none."""
+    found = next((one for one in STAGES if one.lower() == text.lower()), None)
+    if found is None:
+        raise BadInput(f"Invalid Model Version stage: {text}. Value must be one of {', '.join(STAGES)}.")
+    return found
 
 
 async def create_version(call: Call) -> Any:
     """model-versions/create: the files that the source names are registered with it."""
     name, source = call.need("name"), call.need("source")
-    found, tags = await call.ws.registry.get(call.who, name), call.pairs()
-    run = str(call.get("run_id") or "") or None
-    origin = lacking({"source": source, "run": run, "model": call.get("model_id"), "link": call.get("run_link"), "id": call.ws.clock.new_id()})
+    found, tags = await call.ws.registry.get(call.who, name), _tags(call.pairs())
+    run, model = (str(call.get(key) or "") or None for key in ("run_id", "model_id"))
+    described = lacking({"source": source, "link": call.get("run_link"), "id": call.ws.clock.new_id()})
     if found["kind"] == "prompt":
-        manifest = {**prompt_manifest(tags), "mlflow": origin}
+        manifest = {**prompt_manifest(tags), "mlflow": lacking({**described, "run": run, "model": model})}
     else:
-        where = await _resolve(call, source)
-        sort, owner, _ = place(_path_of(where)) if where else ("", "", "")
-        if sort == "model":
-            origin["model"] = owner
-            run = run or (await call.ws.runs.model(call.who, owner))["run"]
-        origin["artifact_uri"] = where or source
-        files = await _files(call, where) if where else []
-        manifest = {"format": "mlflow", "files": files, "mlflow": origin}
-    made = await call.ws.registry.add_version(call.who, name, manifest, run=run, description=str(call.get("description", "")), tags=tags)
+        at = await source_of(call, source, run, model)
+        run, model = at.run, at.model
+        described |= lacking({"source": at.source, "artifact_uri": at.uri or at.source, "run": run, "model": model})
+        manifest = {"format": "mlflow", "files": at.files, "mlflow": described}
+    more = {"run": run, "description": str(call.get("description", "")), "tags": tags}
+    made = await call.ws.registry.add_version(call.who, name, manifest, **more)
+    if model and found["kind"] == "model":
+        await _note(call, model, name, made["version"])
     return {"model_version": version_of(made)}
+
+
+async def _note(call: Call, model: str, name: str, version: int) -> None:
+    """Write on a logged model which version was made of it, where MLflow's client looks for it."""
+    try:
+        logged = await call.ws.runs.model(call.who, model)
+    except NotFound:
+        return
+    noted = orjson.loads(logged["tags"].get("mlflow.modelVersions") or "[]")
+    noted.append({"name": name, "version": version})
+    await call.ws.runs.change_model(call.who, model, tags={"mlflow.modelVersions": orjson.dumps(noted).decode()})
 
 
 async def get_version(call: Call) -> Any:
@@ -145,7 +128,7 @@ async def delete_version(call: Call) -> Any:
 async def set_version_tag(call: Call) -> Any:
     """model-versions/set-tag."""
     asset = await _version(call)
-    await call.ws.assets.annotate(call.who, asset["ref"], None, {call.need("key"): str(call.get("value", ""))})
+    await call.ws.assets.annotate(call.who, asset["ref"], None, _tags({call.need("key"): str(call.get("value", ""))}))
 
 
 async def delete_version_tag(call: Call) -> Any:
@@ -156,104 +139,44 @@ async def delete_version_tag(call: Call) -> Any:
 
 async def transition(call: Call) -> Any:
     """model-versions/transition-stage: stages are a tag here; traffic follows none of them."""
-    asset = await _version(call)
-    stage = next((one for one in STAGES if one.lower() == call.need("stage").lower()), None)
-    if stage is None:
-        raise BadInput(f"Invalid Model Version stage: {call.get('stage')}.", f"Value must be one of {', '.join(STAGES)}.")
-    if call.get("archive_existing_versions") in (True, "true"):
-        if stage not in ("Staging", "Production"):
-            raise BadInput("Archiving existing versions goes with the stages Staging and Production only.")
-        for other in await call.ws.registry.versions(call.who, asset["name"]):
-            if other["tags"].get(STAGE) == stage and other["ref"] != asset["ref"]:
-                await call.ws.assets.annotate(call.who, other["ref"], None, {STAGE: "Archived"})
-    return {"model_version": version_of(await call.ws.assets.annotate(call.who, asset["ref"], None, {STAGE: stage}))}
-
-
-async def search_versions(call: Call) -> Any:
-    """model-versions/search."""
-    clauses = run_filter.parse(str(call.get("filter", "")), VERSIONS)
-    name = next((c.value for c in clauses if c.entity == "attribute" and c.key == "name" and c.op == "="), None)
-
-    def fits(one: dict[str, Any]) -> bool:
-        fields = {**{k: one[k] for k in ("name", "version", "run", "created_at")}, "source": _origin(one).get("source", "")}
-        tags = {**({IS_PROMPT: "true"} if one["kind"] == "prompt" else {}), **one["tags"]}
-        return all(_holds(clause, tags if clause.entity == "tag" else fields) for clause in clauses)
-
-    found = [one for one in await call.ws.registry.versions(call.who, name) if fits(one)]
-    keys = {"name": lambda one: one["name"], "version": lambda one: one["version"], "created_at": lambda one: one["created_at"]}
-    _sort(found, call.listed("order_by") or ["last_updated_timestamp DESC", "name ASC", "version_number DESC"], VERSIONS, keys)
-    items, following = _page(call, found, 10_000, 200_000)
-    return lacking({"model_versions": [version_of(one) for one in items], "next_page_token": following})
+    archive = call.get("archive_existing_versions") in (True, "true", "True")
+    return {"model_version": version_of(await call.ws.registry.transition(call.who, call.need("name"), _number(call), call.need("stage"), archive))}
 
 
 async def download_uri(call: Call) -> Any:
     """model-versions/get-download-uri."""
     asset = await _version(call)
-    return {"artifact_uri": _origin(asset).get("artifact_uri") or _asset_uri(asset)}
+    return {"artifact_uri": origin(asset).get("artifact_uri") or asset_uri(asset)}
 
 
 async def set_alias(call: Call) -> Any:
     """POST registered-models/alias: the alias moves through the gate, where one is declared."""
+    alias = _alias(call)
+    if alias.lower() == "latest" or re.fullmatch(r"[vV]\d+", alias):
+        raise BadInput(f"The alias name '{alias}' is reserved.", "Use a word such as: champion, staging, canary.")
     asset = await _version(call)
-    await call.ws.assets.move_alias(call.who, asset["ref"], call.need("alias"), why="MLflow: set_registered_model_alias")
+    await call.ws.assets.move_alias(call.who, asset["ref"], alias, why="MLflow: set_registered_model_alias")
 
 
 async def delete_alias(call: Call) -> Any:
     """DELETE registered-models/alias; one that is not there is gone already."""
     found = await call.ws.registry.get(call.who, call.need("name"))
-    alias = call.need("alias")
+    alias = _alias(call)
     if alias in found["aliases"]:
         await call.ws.assets.remove_alias(call.who, found["kind"], found["name"], alias, "MLflow: delete_registered_model_alias")
 
 
 async def get_by_alias(call: Call) -> Any:
-    """GET registered-models/alias."""
-    name, alias = call.need("name"), call.need("alias")
+    """GET registered-models/alias; `latest` is the newest version."""
+    name, alias = call.need("name"), _alias(call)
     found = await call.ws.registry.get(call.who, name)
+    if alias.lower() == "latest":
+        if not found["latest"]:
+            raise NotFound(f"Latest version not found for model {name}.")
+        return {"model_version": version_of(found["latest"][0])}
     if alias not in found["aliases"]:
         raise BadInput(f"Registered model alias {alias} not found.")
     return {"model_version": version_of(await call.ws.registry.version(call.who, name, str(found["aliases"][alias])))}
-
-
-def name_of(one: dict[str, Any]) -> dict[str, Any]:
-    """A registered model in MLflow's shape."""
-    tags = {**one["tags"], **({IS_PROMPT: "true"} if one["kind"] == "prompt" else {})}
-    return {
-        "name": one["name"],
-        "creation_timestamp": ms(one["created_at"]),
-        "last_updated_timestamp": ms(one["updated_at"]),
-        "description": one["description"],
-        "latest_versions": [version_of(one["latest"])] if one.get("latest") else [],
-        "tags": tag_list(tags),
-        "aliases": [{"alias": alias, "version": str(number)} for alias, number in one["aliases"].items()],
-    }
-
-
-def version_of(asset: dict[str, Any]) -> dict[str, Any]:
-    """An asset as a model version in MLflow's shape; a prompt made elsewhere gets the tags that MLflow's client reads it from."""
-    origin = _origin(asset)
-    tags = dict(asset["tags"])
-    stage = tags.pop(STAGE, "None")
-    if asset["kind"] == "prompt" and PROMPT_TEXT not in tags:
-        messages = asset["manifest"].get("messages") or []
-        tags |= {IS_PROMPT: "true", PROMPT_TYPE: "chat", PROMPT_TEXT: orjson.dumps(messages).decode()}
-    body = {
-        "name": asset["name"],
-        "version": str(asset["version"]),
-        "creation_timestamp": ms(asset["created_at"]),
-        "last_updated_timestamp": ms(asset["created_at"]),
-        "user_id": asset["created_by"],
-        "current_stage": stage,
-        "description": asset["description"],
-        "source": origin.get("source") or _asset_uri(asset),
-        "run_id": asset["run"] or "",
-        "run_link": origin.get("link"),
-        "model_id": origin.get("model"),
-        "status": "READY",
-        "tags": tag_list(tags),
-        "aliases": list(asset["aliases"]),
-    }
-    return lacking(body)
 
 
 def prompt_manifest(tags: dict[str, str]) -> dict[str, Any]:
@@ -269,100 +192,40 @@ def prompt_manifest(tags: dict[str, str]) -> dict[str, Any]:
     return {"messages": messages, "syntax": "jinja2", "variables": variables, "parameters": {}, "settings": {}}
 
 
-def _origin(asset: dict[str, Any]) -> dict[str, Any]:
-    return asset["manifest"].get("mlflow") or {}
-
-
-def _asset_uri(asset: dict[str, Any]) -> str:
-    return f"mlflow-artifacts:/everloop/{asset['kind']}/{asset['name']}/{asset['version']}"
-
-
 def _number(call: Call) -> str:
     text = call.need("version")
     if not text.isdigit():
-        raise BadInput(f"Invalid value {text!r} for parameter 'version' supplied: it must be a version number.")
-    return text
+        raise BadInput(f"Parameter 'version' must be an integer, got '{text}'. Model version must be an integer.")
+    return str(int(text))
+
+
+def _checked(name: str) -> str:
+    if "/" in name or ":" in name:
+        raise BadInput(f"Invalid model name '{name}'. Names cannot contain '/' or ':'.")
+    return name
+
+
+def _alias(call: Call) -> str:
+    alias = call.need("alias")
+    if not _ALIAS.fullmatch(alias):
+        raise BadInput(f"Invalid alias name: '{alias}'.", "Names may only contain alphanumerics, underscores (_) and dashes (-), 255 at most.")
+    return alias
+
+
+def _tags(tags: dict[str, str]) -> dict[str, str]:
+    """Tags that a name or version may have; BadInput for those that are too long."""
+    for key, value in tags.items():
+        if len(key) > KEY_CHARS:
+            raise BadInput(f"'key' exceeds the maximum length of {KEY_CHARS} characters")
+        if len(value) > VALUE_CHARS:
+            if key == PROMPT_TEXT:
+                raise BadInput(f"Prompt text exceeds max length of {VALUE_CHARS} characters.")
+            raise BadInput(f"'value' exceeds the maximum length of {VALUE_CHARS} characters")
+    return tags
 
 
 async def _version(call: Call) -> dict[str, Any]:
     return await call.ws.registry.version(call.who, call.need("name"), _number(call))
-
-
-async def _resolve(call: Call, source: str) -> str | None:
-    """The mlflow-artifacts: URI that a source means, or None where it lies outside (a bucket): then no file is registered.
-
-    A path of this machine's disk is refused: the server never reads files that a client names.
-    """
-    if source.startswith("models:/"):
-        rest = source.removeprefix("models:/").strip("/")
-        if rest.startswith("m-") and "/" not in rest:
-            from everloop.protocols.mlflow.models import uri_of
-
-            return uri_of(await call.ws.runs.model(call.who, rest))
-        name, _, at = rest.partition("/")
-        if not at:
-            name, _, at = rest.partition("@")
-        asset = await call.ws.registry.version(call.who, name, at)
-        return _origin(asset).get("artifact_uri") or _asset_uri(asset)
-    if source.startswith("runs:/"):
-        id, _, rest = source.removeprefix("runs:/").partition("/")
-        run = await call.ws.runs.get(call.who, id)
-        return f"mlflow-artifacts:/{run['experiment_id']}/{id}/artifacts/{rest}".rstrip("/")
-    if source.startswith("mlflow-artifacts:"):
-        return source
-    if "://" not in source or source.startswith("file:") or ".." in source:
-        raise BadInput(
-            f"Invalid model version source: '{source}'. It must be models:/..., runs:/..., mlflow-artifacts:/... or a bucket's URL.",
-            "To use a local path as a model version source, log the model first: its files then live in everloop.",
-        )
-    return None
-
-
-def _path_of(uri: str) -> str:
-    return re.sub(r"^mlflow-artifacts:(//[^/]*)?", "", uri).strip("/")
-
-
-async def _files(call: Call, uri: str) -> list[dict[str, Any]]:
-    sort, owner, under = place(_path_of(uri))
-    start = len(under) + 1 if under else 0
-    found = await files_of(call.ws, call.who, sort, owner, under)
-    return [{"path": one["path"][start:], "digest": one["digest"], "size": one["size"]} for one in found]
-
-
-_COMPARE = {"=": operator.eq, "!=": operator.ne, ">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
-
-
-def _holds(clause: run_filter.Clause, fields: dict[str, Any]) -> bool:
-    """Whether a clause holds of a name or version. MLflow's one exception: "is not a prompt" holds where the tag is missing."""
-    value = fields.get(clause.key)
-    if clause.op in ("IS NULL", "IS NOT NULL"):
-        return (value is None) == (clause.op == "IS NULL")
-    if value is None:
-        return clause.key == IS_PROMPT and clause.op == "!="
-    if clause.op in ("LIKE", "ILIKE"):
-        pattern = re.escape(clause.value).replace("%", ".*").replace("_", ".")
-        return re.fullmatch(pattern, str(value), re.DOTALL | (re.IGNORECASE if clause.op == "ILIKE" else 0)) is not None
-    if clause.op in ("IN", "NOT IN"):
-        return (value in clause.value) == (clause.op == "IN")
-    wanted = run_filter.seconds(clause.value) if isinstance(clause.value, float) else clause.value
-    return bool(_COMPARE[clause.op](value, wanted))
-
-
-def _sort(found: list[dict[str, Any]], order_by: list[Any], grammar: run_filter.Grammar, keys: dict[str, Any]) -> None:
-    for text in reversed(order_by):
-        entity, key, ascending = run_filter.parse_order(str(text), grammar)
-        if entity != "attribute" or key not in keys:
-            raise BadInput(f"Invalid order by key {text!r} specified.", f"Order by: {', '.join(sorted(grammar.attributes))}.")
-        found.sort(key=keys[key], reverse=not ascending)
-
-
-def _page(call: Call, found: list[dict[str, Any]], size: int, most: int) -> tuple[list[dict[str, Any]], str | None]:
-    limit = call.number("max_results", size, 1, most)
-    token = str(call.get("page_token", "") or "0")
-    if not token.isdigit():
-        raise BadInput(f"Invalid page token {token!r}.", "Use the next_page_token of an earlier answer.")
-    start = int(token)
-    return found[start : start + limit], str(start + limit) if len(found) > start + limit else None
 
 
 ROUTES = [
