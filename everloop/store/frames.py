@@ -66,7 +66,7 @@ PREDICTION_COLUMNS = (
     "outputs",
     "received_at",
 )
-SCORE_COLUMNS = ("project", "id", "subject", "trace_id", "name", "value", "raw", "source", "why", "at", "by", "received_at")
+SCORE_COLUMNS = ("project", "id", "subject", "trace_id", "name", "value", "raw", "source", "why", "at", "by", "received_at", "details")
 
 ENDPOINT, RELEASE, ALIAS, PRINCIPAL, REMOTE = (
     "everloop.endpoint",
@@ -83,8 +83,9 @@ MODEL = (
     "gen_ai.request.model",
     "embedding.model_name",
     "reranker.model_name",
+    "mlflow.llm.model",
 )
-PROVIDER = ("llm.provider", "gen_ai.provider.name", "llm.system", "gen_ai.system")
+PROVIDER = ("llm.provider", "gen_ai.provider.name", "llm.system", "gen_ai.system", "mlflow.llm.provider")
 TOKENS_IN = ("llm.token_count.prompt", "gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens")
 TOKENS_OUT = ("llm.token_count.completion", "gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens")
 TOKENS_CACHED = ("llm.token_count.prompt_details.cache_read", "gen_ai.usage.cache_read.input_tokens", "gen_ai.usage.cache_read_input_tokens")
@@ -92,6 +93,9 @@ COST = ("llm.cost.total", "gen_ai.usage.cost")
 SESSION = ("session.id", "gen_ai.conversation.id")
 USER = ("user.id", "enduser.id")
 ERROR = ("otel.status_description", "error.message", "exception.message")
+MLFLOW_USAGE, MLFLOW_COST = "mlflow.chat.tokenUsage", "mlflow.llm.cost"
+"""MLflow's client counts in one attribute, {"input_tokens", "output_tokens", "cache_read_input_tokens"?}, and {"total_cost"} in US dollars."""
+_USAGE = (("llm.token_count.prompt", "input_tokens"), ("llm.token_count.completion", "output_tokens"), (TOKENS_CACHED[0], "cache_read_input_tokens"))
 
 
 def first(attributes: Mapping[str, Any], names: Iterable[str]) -> Any:
@@ -109,23 +113,26 @@ def pack(
     spans: Sequence[Span] = (),
     predictions: Sequence[Mapping[str, Any]] = (),
     scores: Sequence[Mapping[str, Any]] = (),
+    infos: Sequence[Mapping[str, Any]] = (),
 ) -> bytes:
-    """One frame of the log."""
-    frame = (project, received_at, spans, predictions, scores)
+    """One frame of the log. `infos` are changes of what is known of whole traces (see telemetry_infos.py)."""
+    frame = (project, received_at, spans, predictions, scores, infos) if infos else (project, received_at, spans, predictions, scores)
     try:
         return _encoder.encode(frame)
     except (OverflowError, UnicodeEncodeError, TypeError, ValueError):
         plain = [{name: getattr(span, name) for name in span.__dataclass_fields__} for span in spans]
-        return _encoder.encode(_plain((project, received_at, plain, predictions, scores)))
+        return _encoder.encode(_plain((project, received_at, plain, predictions, scores, infos)))
 
 
-def unpack(payload: bytes, price: Price | None = None) -> tuple[list[Row], list[Row], list[Row]]:
-    """A frame as rows of spans, predictions and scores, in the order of the column lists above. `price` fills in missing costs."""
-    project, received, spans, predictions, scores = _decoder.decode(payload)
+def unpack(payload: bytes, price: Price | None = None) -> tuple[list[Row], list[Row], list[Row], list[dict[str, Any]]]:
+    """A frame as rows of spans, predictions and scores, in the order of the column lists above, and changes of traces as they are.
+    `price` fills in missing costs."""
+    project, received, spans, predictions, scores, *rest = _decoder.decode(payload)
     return (
         _span_rows(project, received, spans, price) if spans else [],
         [_prediction_row(project, received, p) for p in predictions],
         [_score_row(project, received, s) for s in scores],
+        [{**change, "project": project, "received_at": received} for change in rest[0]] if rest else [],
     )
 
 
@@ -133,16 +140,20 @@ def _span_rows(project: str, received: float, spans: list[dict[str, Any]], price
     """Rows of a frame's spans: children inherit endpoint, release, session and user from a root in the same frame; a span whose usage
     only repeats its children's is marked as rolled up, so that sums count every token once."""
     parents = {(s["trace_id"], s["span_id"]): s["parent_id"] for s in spans}
+    for s in spans:
+        if MLFLOW_USAGE in s["attributes"] or MLFLOW_COST in s["attributes"]:
+            s["counts"] = _mlflow_counts(s["attributes"])
     roots = {s["trace_id"]: s["attributes"] for s in spans if ENDPOINT in s["attributes"]}
     rolled = _rolled(spans, parents)
     rows: list[Row] = []
     for s in spans:
         a, trace, parent = s["attributes"], s["trace_id"], s["parent_id"]
+        u = s.get("counts", a)
         above = roots.get(trace, a)
         own = ENDPOINT in a
         model, provider = _text(first(a, MODEL)), _text(first(a, PROVIDER))
-        tokens_in, tokens_out, cached = _count(first(a, TOKENS_IN)), _count(first(a, TOKENS_OUT)), _count(first(a, TOKENS_CACHED))
-        cost = _number(first(a, COST))
+        tokens_in, tokens_out, cached = _count(first(u, TOKENS_IN)), _count(first(u, TOKENS_OUT)), _count(first(u, TOKENS_CACHED))
+        cost = _number(first(u, COST))
         if cost is None and price is not None and model and (tokens_in or tokens_out):
             cost = price(provider, model, tokens_in or 0, tokens_out or 0, cached or 0)
         rows.append(
@@ -182,9 +193,28 @@ def _span_rows(project: str, received: float, spans: list[dict[str, Any]], price
     return rows
 
 
+def _mlflow_counts(a: dict[str, Any]) -> dict[str, Any]:
+    """A span's attributes with MLflow's counts beside them under OpenInference's names (which win where they are there)."""
+    usage, cost = _object(a.get(MLFLOW_USAGE)), _object(a.get(MLFLOW_COST))
+    counts = {name: usage[key] for name, key in _USAGE if usage.get(key) is not None}
+    if cost.get("total_cost") is not None:
+        counts[COST[0]] = cost["total_cost"]
+    return {**counts, **a}
+
+
+def _object(value: Any) -> dict[str, Any]:
+    """A dict, also where it came as JSON text; empty where it is none."""
+    if isinstance(value, str):
+        try:
+            value = orjson.loads(value)
+        except orjson.JSONDecodeError:
+            return {}
+    return value if isinstance(value, dict) else {}
+
+
 def _rolled(spans: list[dict[str, Any]], parents: dict[tuple[str, str], str | None]) -> set[tuple[str, str]]:
     """Spans with token counts above another span with token counts."""
-    counted = {(s["trace_id"], s["span_id"]) for s in spans if first(s["attributes"], TOKENS_IN) is not None}
+    counted = {(s["trace_id"], s["span_id"]) for s in spans if first(s.get("counts", s["attributes"]), TOKENS_IN) is not None}
     if len(counted) < 2:
         return set()
     rolled: set[tuple[str, str]] = set()
@@ -217,13 +247,14 @@ def _prediction_row(project: str, received: float, p: dict[str, Any]) -> Row:
 
 
 def _score_row(project: str, received: float, s: dict[str, Any]) -> Row:
+    """The row of a score. A later one with the same id takes its place; one without a name takes it away."""
     value = s.get("value")
     return (
         project,
         s["id"],
         s["subject"],
-        trace_of(s["subject"]),
-        s["name"],
+        s.get("trace_id") or trace_of(s["subject"]),
+        s.get("name"),
         _number(value),
         _json(value),
         s.get("source") or "",
@@ -231,6 +262,7 @@ def _score_row(project: str, received: float, s: dict[str, Any]) -> Row:
         float(s["at"]),
         s.get("by") or "",
         received,
+        _json(s.get("details")),
     )
 
 

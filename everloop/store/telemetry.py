@@ -24,7 +24,7 @@ from everloop.core.limits import DRAIN_ROWS, LOG_FRAME_BYTES
 from everloop.core.types import Span
 from everloop.store import telemetry_tables as tables
 from everloop.store.files import make_folder, sync_folder, temp_name, write_error, write_parts
-from everloop.store.frames import Price, Row, pack, unpack
+from everloop.store.frames import Price, pack, unpack
 from everloop.store.log import Log, Position
 from everloop.store.telemetry_text import TextIndex, texts_of
 
@@ -89,24 +89,34 @@ class Telemetry:
         self._readers.shutdown()
 
     def add(
-        self, project: str, spans: Sequence[Span] = (), predictions: Sequence[Mapping[str, Any]] = (), scores: Sequence[Mapping[str, Any]] = ()
+        self,
+        project: str,
+        spans: Sequence[Span] = (),
+        predictions: Sequence[Mapping[str, Any]] = (),
+        scores: Sequence[Mapping[str, Any]] = (),
+        infos: Sequence[Mapping[str, Any]] = (),
     ) -> list[Future[Position]]:
         """Write; each future resolves after an fsync. Wait for all of them before acknowledging. Raises Busy, TooLarge, NoSpace."""
-        return [self.log.append(frame) for frame in self._frames(project, spans, predictions, scores)]
+        return [self.log.append(frame) for frame in self._frames(project, (spans, predictions, scores, infos))]
 
     def add_soon(self, project: str, spans: Sequence[Span] = (), predictions: Sequence[Mapping[str, Any]] = ()) -> None:
         """Write to the operating system before returning (it survives `kill -9`), fsynced within 100 ms: the hot path."""
         if len(spans) <= SPANS_A_FRAME and len(predictions) <= SPANS_A_FRAME:
             self.log.append_soon(pack(project, self.clock.now(), spans, predictions))
         else:
-            for frame in self._frames(project, spans, predictions, ()):
+            for frame in self._frames(project, (spans, predictions)):
                 self.log.append_soon(frame)
 
     async def add_durable(
-        self, project: str, spans: Sequence[Span] = (), predictions: Sequence[Mapping[str, Any]] = (), scores: Sequence[Mapping[str, Any]] = ()
+        self,
+        project: str,
+        spans: Sequence[Span] = (),
+        predictions: Sequence[Mapping[str, Any]] = (),
+        scores: Sequence[Mapping[str, Any]] = (),
+        infos: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         """`add`, then wait for the fsync."""
-        await asyncio.gather(*map(asyncio.wrap_future, self.add(project, spans, predictions, scores)))
+        await asyncio.gather(*map(asyncio.wrap_future, self.add(project, spans, predictions, scores, infos)))
 
     async def flush(self, seconds: float = 60.0) -> None:
         """Wait until everything written before this call can be queried; Busy after `seconds`."""
@@ -146,20 +156,17 @@ class Telemetry:
 
     # -- inside -------------------------------------------------------------------------------------------------------------------------
 
-    def _frames(
-        self, project: str, spans: Sequence[Span], predictions: Sequence[Mapping[str, Any]], scores: Sequence[Mapping[str, Any]]
-    ) -> list[bytes]:
-        """The frames of one write: cut into parts of SPANS_A_FRAME, and further where a part is too large."""
-        most = max(len(spans), len(predictions), len(scores))
+    def _frames(self, project: str, parts: Sequence[Sequence[Any]]) -> list[bytes]:
+        """The frames of one write (spans, predictions, scores, changes of traces): cut at SPANS_A_FRAME, and further where one is too large."""
+        most = max(map(len, parts))
         if most > SPANS_A_FRAME:
-            cuts = range(0, most, SPANS_A_FRAME)
-            parts = [slice(i, i + SPANS_A_FRAME) for i in cuts]
-            return [f for cut in parts for f in self._frames(project, spans[cut], predictions[cut], scores[cut])]
-        frame = pack(project, self.clock.now(), spans, predictions, scores)
+            cuts = [slice(i, i + SPANS_A_FRAME) for i in range(0, most, SPANS_A_FRAME)]
+            return [f for cut in cuts for f in self._frames(project, [part[cut] for part in parts])]
+        frame = pack(project, self.clock.now(), *parts)
         if len(frame) <= LOG_FRAME_BYTES or most <= 1:
             return [frame]
         half = (most + 1) // 2
-        return [f for part in (slice(None, half), slice(half, None)) for f in self._frames(project, spans[part], predictions[part], scores[part])]
+        return [f for cut in (slice(None, half), slice(half, None)) for f in self._frames(project, [part[cut] for part in parts])]
 
     def _last_segment(self) -> int:
         """The highest segment that ever was, so that a new one is never numbered like one that was drained and removed."""
@@ -243,7 +250,7 @@ class Telemetry:
     def _drain(self, position: Position) -> Position:
         """Move everything that is in the log beyond `position`; answers the new position."""
         while True:
-            batch: dict[str, list[Row]] = {"spans": [], "predictions": [], "scores": []}
+            batch: dict[str, list[Any]] = {"spans": [], "predictions": [], "scores": [], "infos": []}
             start, frames = position, 0
             while sum(map(len, batch.values())) < DRAIN_ROWS:
                 payloads, after = self.log.read(position)
@@ -263,19 +270,19 @@ class Telemetry:
             if not frames:
                 return position
 
-    def _unpack(self, payload: bytes, batch: dict[str, list[Row]]) -> None:
+    def _unpack(self, payload: bytes, batch: dict[str, list[Any]]) -> None:
         try:
             rows = unpack(payload, self._price)
         except Exception as error:
             self._reject(payload, error)
             return
-        for name, more in zip(("spans", "predictions", "scores"), rows, strict=True):
+        for name, more in zip(("spans", "predictions", "scores", "infos"), rows, strict=True):
             batch[name].extend(more)
 
-    def _store(self, batch: dict[str, list[Row]], position: Position) -> None:
+    def _store(self, batch: dict[str, list[Any]], position: Position) -> None:
         assert self.text is not None
         tables.insert(self._con, batch, position)
-        self.text.add(batch["spans"], position)
+        self.text.add(batch["spans"], position, [one["trace_id"] for one in batch["infos"] if one.get("delete")])
 
     def _reject(self, payload: bytes, error: Exception) -> None:
         """Put a frame aside that cannot become rows, so that it does not stop the others."""

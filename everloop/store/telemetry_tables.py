@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from everloop.store import telemetry_infos
 from everloop.store.frames import PREDICTION_COLUMNS, SCORE_COLUMNS, SPAN_COLUMNS, Row
 from everloop.store.log import Position
 
@@ -43,6 +44,8 @@ def connect(file: Path) -> Any:
     for table, (columns, _) in TABLES.items():
         declared = ", ".join(f'"{name}" {_TYPES.get(name, "VARCHAR")}' for name in columns)
         con.execute(f"CREATE TABLE IF NOT EXISTS {table} ({declared})")
+    con.execute("ALTER TABLE scores ADD COLUMN IF NOT EXISTS details VARCHAR")
+    telemetry_infos.create(con)
     con.execute("CREATE TABLE IF NOT EXISTS drained (segment BIGINT, byte BIGINT)")
     return con
 
@@ -53,13 +56,17 @@ def drained(con: Any) -> Position:
     return Position(*row) if row else Position(0, 0)
 
 
-def insert(con: Any, batch: Mapping[str, Sequence[Row]], position: Position) -> None:
-    """Add rows that are not there yet and note the position, all or nothing."""
+def insert(con: Any, batch: Mapping[str, Sequence[Any]], position: Position) -> None:
+    """Add rows that are not there yet, replace scores, fold what is told of traces, and note the position, all or nothing."""
     con.execute("BEGIN")
     try:
-        for table, rows in batch.items():
-            if rows:
-                _insert(con, table, rows)
+        for table in ("spans", "predictions"):
+            if batch[table]:
+                _insert(con, table, batch[table])
+        if batch["scores"]:
+            _insert_scores(con, batch["scores"])
+        if batch["infos"]:
+            telemetry_infos.apply(con, batch["infos"])
         con.execute("DELETE FROM drained")
         con.execute("INSERT INTO drained VALUES (?, ?)", list(position))
         con.execute("COMMIT")
@@ -83,6 +90,20 @@ def _insert(con: Any, table: str, rows: Sequence[Row]) -> None:
         con.execute(f"INSERT INTO {table} BY NAME SELECT * FROM batch b WHERE NOT EXISTS (SELECT 1 FROM {table} t WHERE {same})")
     finally:
         con.unregister("batch")
+
+
+def _insert_scores(con: Any, rows: Sequence[Row]) -> None:
+    """Add scores; of several with one id the last stays, and one whose last has no name is taken away."""
+    columns, _ = TABLES["scores"]
+    project, id, name = (columns.index(column) for column in ("project", "id", "name"))
+    last = {(row[project], row[id]): row for row in rows}
+    con.execute(
+        "DELETE FROM scores WHERE (project, id) IN (SELECT (unnest(?::VARCHAR[]), unnest(?::VARCHAR[])))",
+        [[key[0] for key in last], [key[1] for key in last]],
+    )
+    kept = [row for row in last.values() if row[name] is not None]
+    if kept:
+        _insert(con, "scores", kept)
 
 
 def _arrow(pa: Any, column: str) -> Any:

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from everloop.core.limits import TEXT_INDEX_CHARS, TEXT_MATCHES
 from everloop.store.frames import SPAN_COLUMNS, Row
 from everloop.store.log import Position
@@ -41,14 +43,16 @@ class TextIndex:
         row = self._con.execute("SELECT segment, byte FROM drained").fetchone()
         return Position(*row) if row else Position(0, 0)
 
-    def add(self, spans: Sequence[Row], position: Position) -> None:
-        """Index the texts of spans (rows as in SPAN_COLUMNS) and note the position, all or nothing."""
+    def add(self, spans: Sequence[Row], position: Position, gone: Sequence[str] = ()) -> None:
+        """Index the texts of spans (rows as in SPAN_COLUMNS), forget the traces `gone`, and note the position, all or nothing."""
         self._con.execute("BEGIN IMMEDIATE")
         try:
             start = self._con.execute("SELECT coalesce(max(id), 0) FROM entries").fetchone()[0]
             texts = [(row[_AT["trace_id"]], text) for row in spans if (text := _text_of(row))]
             self._con.executemany("INSERT INTO entries VALUES (?, ?)", ((start + i, trace) for i, (trace, _) in enumerate(texts, 1)))
             self._con.executemany("INSERT INTO words (rowid, text) VALUES (?, ?)", ((start + i, text) for i, (_, text) in enumerate(texts, 1)))
+            if gone:  # the number stays taken: its words stay in the index and must lead nowhere
+                self._con.execute("UPDATE entries SET trace_id = '' WHERE trace_id IN (SELECT value FROM json_each(?))", (orjson.dumps(list(gone)).decode(),))
             self._con.execute("DELETE FROM drained")
             self._con.execute("INSERT INTO drained VALUES (?, ?)", position)
             self._con.execute("COMMIT")
@@ -67,7 +71,7 @@ class TextIndex:
         reader = sqlite3.connect(self.file, isolation_level=None)
         try:
             rows = reader.execute(
-                "SELECT e.trace_id FROM words w JOIN entries e ON e.id = w.rowid WHERE words MATCH ? ORDER BY w.rowid DESC LIMIT ?",
+                "SELECT e.trace_id FROM words w JOIN entries e ON e.id = w.rowid WHERE words MATCH ? AND e.trace_id <> '' ORDER BY w.rowid DESC LIMIT ?",
                 (match, TEXT_MATCHES),
             )
             return list(dict.fromkeys(row[0] for row in rows))

@@ -1,0 +1,144 @@
+"""What is known of a whole trace beside its spans: the experiment it belongs to, its state, tags and metadata, runs and prompts it is linked to.
+
+A client changes these after the fact, so they are kept as changes in the log and folded into one row a trace when it is drained. A change is
+
+    {"trace_id",
+     "set": {field: value}            these fields get these values
+     "fill": {field: value}           these where they have none yet
+     "tags", "metadata": {key: text}  merged in; None takes a key away
+     "fill_tags", "fill_metadata"     merged in where the key is missing
+     "runs", "prompts": [text]        added to the lists
+     "span": [start ms, end ms], "root_state"     what new spans say; they count until the trace is `final`
+     "delete": True}                  the trace goes, with its spans, predictions and scores that were written before
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+FIELDS = (
+    "id",
+    "experiment",
+    "state",
+    "at_ms",
+    "ms",
+    "client_request_id",
+    "request_preview",
+    "response_preview",
+    "name",
+    "session",
+    "user",
+    "final",
+)
+"""Single values: the id as its client writes it, experiment id, MLflow's state (OK, ERROR, IN_PROGRESS), start and length in milliseconds."""
+MAPS, LISTS = ("tags", "metadata"), ("runs", "prompts")
+COLUMNS = ("project", "trace_id", *FIELDS, *MAPS, *LISTS, "received_at")
+TYPES = {
+    "at_ms": "BIGINT",
+    "ms": "BIGINT",
+    "final": "BOOLEAN",
+    "received_at": "DOUBLE",
+    **dict.fromkeys(MAPS, "MAP(VARCHAR, VARCHAR)"),
+    **dict.fromkeys(LISTS, "VARCHAR[]"),
+}
+OPEN = (None, "IN_PROGRESS", "STATE_UNSPECIFIED")
+Row = dict[str, Any]
+
+
+def fold(row: Row | None, change: Mapping[str, Any]) -> Row:
+    """The row of a trace after one change; `row` is None where the trace had none. The row given is not touched."""
+    new: Row = dict(row) if row else {**dict.fromkeys(COLUMNS), **{name: {} for name in MAPS}, **{name: [] for name in LISTS}}
+    new["project"], new["trace_id"], new["received_at"] = change["project"], change["trace_id"], change["received_at"]
+    new.update(change.get("set") or {})
+    for name, value in (change.get("fill") or {}).items():
+        if new.get(name) is None:
+            new[name] = value
+    for name in MAPS:
+        merged = {**(change.get(f"fill_{name}") or {}), **(new[name] or {}), **(change.get(name) or {})}
+        new[name] = {key: value for key, value in merged.items() if value is not None}
+    for name in LISTS:
+        new[name] = list(dict.fromkeys([*(new[name] or []), *(change.get(name) or [])]))
+    if not new["final"]:
+        _extend(new, change)
+    if change.get("root_state") and new["state"] in OPEN:
+        new["state"] = change["root_state"]
+    return new
+
+
+def _extend(new: Row, change: Mapping[str, Any]) -> None:
+    """Let the trace reach from its first span's start to its last one's end."""
+    if not change.get("span"):
+        return
+    start, end = change["span"]
+    if new["at_ms"] is not None:
+        end = max(end, new["at_ms"] + (new["ms"] or 0))
+        start = min(start, new["at_ms"])
+    new["at_ms"], new["ms"] = start, end - start
+
+
+def create(con: Any) -> None:
+    """Make the table where it is missing."""
+    declared = ", ".join(f'"{name}" {TYPES.get(name, "VARCHAR")}' for name in COLUMNS)
+    con.execute(f"CREATE TABLE IF NOT EXISTS infos ({declared})")
+
+
+def apply(con: Any, changes: Sequence[Mapping[str, Any]]) -> None:
+    """Fold changes, in their order, into the table; inside the caller's transaction."""
+    keys = list(dict.fromkeys((one["project"], one["trace_id"]) for one in changes))
+    rows: dict[tuple[str, str], Row | None] = _rows(con, keys)
+    for one in changes:
+        key = (one["project"], one["trace_id"])
+        if one.get("delete"):
+            rows[key] = None
+            _delete(con, one)
+        else:
+            rows[key] = fold(rows.get(key), one)
+    _write(con, keys, [row for row in rows.values() if row is not None])
+
+
+def _rows(con: Any, keys: list[tuple[str, str]]) -> dict[tuple[str, str], Row | None]:
+    found = con.execute(
+        "SELECT i.* FROM infos i JOIN (SELECT unnest(?::VARCHAR[]) AS project, unnest(?::VARCHAR[]) AS trace_id) k USING (project, trace_id)",
+        [[project for project, _ in keys], [trace for _, trace in keys]],
+    )
+    names = [column[0] for column in found.description]
+    rows = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+    return {(row["project"], row["trace_id"]): row for row in rows}
+
+
+def _write(con: Any, keys: list[tuple[str, str]], rows: list[Row]) -> None:
+    import pyarrow as pa
+
+    con.execute(
+        "DELETE FROM infos WHERE (project, trace_id) IN (SELECT (unnest(?::VARCHAR[]), unnest(?::VARCHAR[])))",
+        [[project for project, _ in keys], [trace for _, trace in keys]],
+    )
+    if not rows:
+        return
+    text = pa.string()
+    kinds = {"BIGINT": pa.int64(), "BOOLEAN": pa.bool_(), "DOUBLE": pa.float64(), "VARCHAR[]": pa.list_(text)}
+    kinds["MAP(VARCHAR, VARCHAR)"] = pa.map_(text, text)
+    columns = {
+        name: pa.array([list(row[name].items()) if name in MAPS else row[name] for row in rows], kinds.get(TYPES.get(name, ""), text))
+        for name in COLUMNS
+    }
+    con.register("fresh_infos", pa.table(columns))
+    try:
+        con.execute("INSERT INTO infos BY NAME SELECT * FROM fresh_infos")
+        if any(row["session"] or row["user"] for row in rows):  # so that the traces of a session, or of a user, are found by their spans too
+            con.execute(
+                'UPDATE spans SET session = coalesce(spans.session, f.session), "user" = coalesce(spans."user", f."user") FROM fresh_infos f '
+                "WHERE spans.project = f.project AND spans.trace_id = f.trace_id "
+                'AND (spans.session IS NULL AND f.session IS NOT NULL OR spans."user" IS NULL AND f."user" IS NOT NULL)'
+            )
+    finally:
+        con.unregister("fresh_infos")
+
+
+def _delete(con: Any, change: Mapping[str, Any]) -> None:
+    for table in ("spans", "predictions", "scores"):
+        con.execute(
+            f"DELETE FROM {table} WHERE project = ? AND trace_id = ? AND received_at <= ?",
+            [change["project"], change["trace_id"], change["received_at"]],
+        )
