@@ -59,8 +59,20 @@ class Grammar:
     kinds: Mapping[str, str] = field(default_factory=dict)
 
 
+MATCHED = TEXTUAL | {"RLIKE"}
+"""What texts of a trace may be asked; RLIKE is a regular expression."""
 _ATTRIBUTE = {"attribute": "attribute", "attributes": "attribute", "attr": "attribute"}
-_OPERATORS = {"number": NUMERIC, "text": TEXTUAL, "list": LISTED, "null": NULLABLE}
+_OPERATORS = {
+    "number": NUMERIC,
+    "text": TEXTUAL,
+    "list": LISTED,
+    "null": NULLABLE,
+    "content": frozenset(("LIKE", "ILIKE")),
+    "exact": frozenset(("=",)),
+    "matched list": MATCHED | LISTED,
+    "matched null": MATCHED | NULLABLE,
+    "mixed": MATCHED | NULLABLE | NUMERIC,
+}
 EXPERIMENTS = Grammar(
     "experiments",
     {
@@ -198,6 +210,8 @@ def _comparison(text: str, tokens: list[tuple[str, str]], at: int, grammar: Gram
         if shape != "number":
             raise _wrong(text, f"the {entity} {key!r} is compared with {raw}, which is not a number", "Numbers stand without quotes: 0.5")
         return Clause(entity, key, op, float(raw)), at + 1
+    if kind == "mixed" and shape == "number":
+        return Clause(entity, key, op, float(raw)), at + 1
     if shape != "text":
         raise _wrong(text, f"the {entity} {key!r} is compared with {raw}, which is not in quotes", "Put text in quotes: 'abc'")
     return Clause(entity, key, op, _unquote(raw)), at + 1
@@ -225,8 +239,8 @@ def _dotted(text: str, tokens: list[tuple[str, str]], at: int) -> tuple[str, int
         raise _wrong(text, "after the dot a key must follow", "Quote a key with other characters: metrics.`my key`")
     key, quoted = _unquote(tokens[at][1]), tokens[at][0] in ("quoted", "text")
     at += 1
-    while not quoted and at + 1 < len(tokens) and tokens[at][1] == "." and tokens[at + 1][0] in ("word", "number"):
-        key += "." + tokens[at + 1][1]
+    while not quoted and at + 1 < len(tokens) and tokens[at][1] == "." and tokens[at + 1][0] in ("word", "number", "quoted"):
+        key += "." + _unquote(tokens[at + 1][1])
         at += 2
     return key, at
 
@@ -243,7 +257,7 @@ def _operator(text: str, tokens: list[tuple[str, str]], at: int) -> tuple[str, i
     words = [value.upper() for _, value in tokens[at : at + 3]]
     if words and tokens[at][0] == "op":
         return {"==": "=", "<>": "!="}.get(words[0], words[0]), at + 1
-    for size, op in ((3, "IS NOT NULL"), (2, "IS NULL"), (2, "NOT IN"), (1, "IN"), (1, "LIKE"), (1, "ILIKE")):
+    for size, op in ((3, "IS NOT NULL"), (2, "IS NULL"), (2, "NOT IN"), (1, "IN"), (1, "LIKE"), (1, "ILIKE"), (1, "RLIKE")):
         if words[:size] == op.split():
             return op, at + size
     raise _wrong(text, f"after a key an operator must follow, found {tokens[at][1]!r}" if words else "after a key an operator must follow")

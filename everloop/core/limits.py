@@ -238,3 +238,7 @@ DIFF_CELL_CHARS = 200
 """Characters of a cell that a comparison shows."""
 VERSIONS_LISTED = 200_000
 """Versions of models and prompts that one search of the registry looks at, newest first: as many as MLflow's own answers at most."""
+TRACE_LINKS = 100
+"""Traces that one call may link to a run."""
+SEEN_TRACES = 50_000
+"""Trace ids that the server remembers to have had spans of, to tell a client at once that it need not upload them as a file."""

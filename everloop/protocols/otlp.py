@@ -1,6 +1,7 @@
 """OTLP/HTTP for traces: POST /v1/traces, protobuf or JSON, gzip or not. Answered only after an fsync.
 
-Bad spans are left out and counted in the answer's partial success; a body that is no request is 400; Busy is 503 with Retry-After, which
+MLflow's client names its experiment in a header and expects MLflow's answers: then nothing of a request with a bad span is kept, and errors
+have its shape. Otherwise bad spans are left out and counted in the answer's partial success; a body that is no request is 400; Busy is 503 with Retry-After, which
 OpenTelemetry's exporters obey. Errors have the shape of google.rpc.Status in the request's encoding. Metrics and logs are not taken:
 an exporter that sends them gets 404 and says so, which is better than taking what cannot be queried.
 """
@@ -19,6 +20,7 @@ from everloop.protocols.otlp_spans import Export, from_json, from_protobuf
 
 router = APIRouter(tags=["otlp"])
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
+EXPERIMENT, RUN = "x-mlflow-experiment-id", "x-mlflow-run-id"
 INLINE_BYTES = 32 * 1024
 """Bodies up to this size are decoded in the event loop; larger ones in a thread, so that others are served meanwhile."""
 _GRPC = {400: 3, 401: 16, 403: 7, 404: 5, 413: 3, 415: 3, 503: 14, 507: 8}
@@ -27,6 +29,8 @@ _GRPC = {400: 3, 401: 16, 403: 7, 404: 5, 413: 3, 415: 3, 503: 14, 507: 8}
 @router.post("/v1/traces")
 async def traces(request: Request) -> Response:
     """Take an ExportTraceServiceRequest; 200 once its spans are durable."""
+    if EXPERIMENT in request.headers:
+        return await _of_mlflow(request, request.headers[EXPERIMENT])
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
         return await _take(request, kind)
@@ -35,6 +39,38 @@ async def traces(request: Request) -> Response:
         status = 503 if isinstance(error, Busy) else error.status
         encoded, body = _failure(error, kind)
         return Response(body, status, retry, encoded)
+
+
+async def _of_mlflow(request: Request, experiment: str) -> Response:
+    """Take a request of MLflow's client for an experiment."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    try:
+        who = request.scope["everloop.who"].need_call("send traces")
+        if kind not in (PROTOBUF, JSON):
+            return _detail(400, f"Invalid Content-Type: {kind}. Expected: {PROTOBUF} or {JSON}")
+        body, ws = await request.body(), request.app.state.workspace
+        encoding = request.headers.get("content-encoding", "identity").lower()
+        try:
+            export = await asyncio.to_thread(_read, body, encoding, kind, int(ws.clock.now() * 1e9))
+        except BadInput as error:
+            return _detail(400, f"Invalid OpenTelemetry format: {error}")
+        if export.rejected:
+            return _detail(422, f"Cannot convert OpenTelemetry span to MLflow span: {export.why}")
+        if not export.spans:
+            return _detail(400, "Invalid OpenTelemetry format - no spans found")
+        await ws.trace_infos.add_spans(who, experiment, export.spans, request.headers.get(RUN))
+    except EverloopError as error:
+        from everloop.protocols.mlflow.wire import failure
+
+        answer = failure(error)
+        if isinstance(error, Busy):
+            answer.headers["retry-after"] = str(max(1, round(error.retry_after)))
+        return answer
+    return Response(b"", 200, media_type=PROTOBUF)
+
+
+def _detail(status: int, message: str) -> Response:
+    return Response(orjson.dumps({"detail": message}), status, media_type=JSON)
 
 
 async def _take(request: Request, kind: str) -> Response:
@@ -49,6 +85,8 @@ async def _take(request: Request, kind: str) -> Response:
         export = _read(body, encoding, kind, now_ns)
     else:
         export = await asyncio.to_thread(_read, body, encoding, kind, now_ns)
+    if export.timeless and not export.spans:
+        return Response(_status(kind, 3, f"No span can be kept: {export.why}"), 422, media_type=kind)
     if export.spans:
         await ws.traces.add(who, export.spans)
     return Response(_answer(kind, export), 200, media_type=kind)

@@ -38,7 +38,6 @@ INPUTS = (
     "gen_ai.prompt",
     "traceloop.entity.input",
     "tool.parameters",
-    "mlflow.spanInputs",
     "reranker.query",
 )
 OUTPUTS = (
@@ -47,8 +46,9 @@ OUTPUTS = (
     "gen_ai.retrieval.documents",
     "gen_ai.completion",
     "traceloop.entity.output",
-    "mlflow.spanOutputs",
 )
+MLFLOW_ID = "mlflow.traceRequestId"
+MLFLOW_SIDES = {"input": "mlflow.spanInputs", "output": "mlflow.spanOutputs"}
 _FLAT = re.compile(r"(\d+)\.(.+)")
 _NS_MAX = 2**63
 _REMOTE_KNOWN, _REMOTE_IS = 0x100, 0x200
@@ -62,6 +62,8 @@ class Export:
     spans: list[Span] = field(default_factory=list)
     rejected: int = 0
     why: str = ""
+    timeless: int = 0
+    """Of these, spans that say neither when they began nor when they ended."""
 
     def reject(self, why: str) -> None:
         """Count a span that cannot be kept; the first reason is told."""
@@ -183,7 +185,7 @@ def _status(code: Any) -> int:
 
 
 def _keep(export: Export, raw: _Raw, resource: dict[str, Any], scope: str, now_ns: int) -> None:
-    """Check one span and add it; a missing start is taken as now, an end before the start as the start."""
+    """Check one span and add it; a missing start is taken as now (without an end, too, the span is not kept), an end before the start as the start."""
     if len(raw.trace_id) != 16 or not any(raw.trace_id):
         return export.reject(f"A span's trace_id has {len(raw.trace_id)} bytes or is all zero; it must be 16 bytes.")
     if len(raw.span_id) != 8 or not any(raw.span_id):
@@ -192,7 +194,12 @@ def _keep(export: Export, raw: _Raw, resource: dict[str, Any], scope: str, now_n
         return export.reject(f"A span's parent_span_id has {len(raw.parent_id)} bytes; it must be 8 bytes or empty.")
     if not 0 <= raw.start < _NS_MAX or not 0 <= raw.end < _NS_MAX:
         return export.reject("A span's time is beyond the year 2262 in nanoseconds since 1970.")
+    if not raw.start and not raw.end:
+        export.timeless += 1
+        return export.reject("A span has neither a start nor an end time (an MLflow client also names its experiment: x-mlflow-experiment-id).")
     a = raw.attributes
+    if MLFLOW_ID in a:
+        _of_mlflow(a)
     start = raw.start or now_ns
     parent = raw.parent_id.hex() if any(raw.parent_id) else None
     inputs, outputs = _inputs(a), _outputs(a)
@@ -226,6 +233,12 @@ def _keep(export: Export, raw: _Raw, resource: dict[str, Any], scope: str, now_n
         )
     )
     return None
+
+
+def _of_mlflow(a: dict[str, Any]) -> None:
+    """MLflow's attributes as values: its own client sends them so, its OpenTelemetry exporter as JSON texts, which the id's quotes betray."""
+    if str(a.pop(MLFLOW_ID)).startswith('"'):
+        a.update({name: _maybe_json(value) for name, value in a.items() if name.startswith("mlflow.")})
 
 
 def kind_of(attributes: Mapping[str, Any]) -> str:
@@ -264,7 +277,9 @@ def _outputs(a: dict[str, Any]) -> Any:
 
 
 def _value(a: dict[str, Any], side: str) -> Any:
-    """OpenInference's `input.value` or `output.value`, taken out of the attributes (a span keeps it once)."""
+    """OpenInference's `input.value` or `output.value`, or MLflow's own attribute, taken out of the attributes (a span keeps it once)."""
+    if (value := a.pop(MLFLOW_SIDES[side], None)) is not None:
+        return value
     value = a.pop(f"{side}.value", None)
     kind = a.get(f"{side}.mime_type")
     return _maybe_json(value) if isinstance(value, str) and (kind == "application/json" or (kind is None and value[:1] in "[{")) else value

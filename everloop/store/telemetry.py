@@ -272,7 +272,7 @@ class Telemetry:
 
     def _unpack(self, payload: bytes, batch: dict[str, list[Any]]) -> None:
         try:
-            rows = unpack(payload, self._price)
+            rows: tuple[list[Any], ...] = unpack(payload, self._price)
         except Exception as error:
             self._reject(payload, error)
             return

@@ -147,7 +147,7 @@ def scores_of(con: Any, project: str, traces: Sequence[str]) -> dict[str, list[d
     found: dict[str, list[dict[str, Any]]] = {}
     for row in _dicts(
         con.execute(
-            'SELECT trace_id, id, subject, name, raw, source, why, "at", "by" FROM scores WHERE project = ? '
+            'SELECT trace_id, id, subject, name, raw, source, why, "at", "by", details FROM scores WHERE project = ? '
             'AND trace_id IN (SELECT unnest(?::VARCHAR[])) ORDER BY "at", id',
             [project, list(traces)],
         )
@@ -162,7 +162,7 @@ def scores(con: Any, project: str, subject: str) -> list[dict[str, Any]]:
         _score(row)
         for row in _dicts(
             con.execute(
-                'SELECT id, subject, name, raw, source, why, "at", "by" FROM scores WHERE project = ? AND subject = ? ORDER BY "at", id',
+                'SELECT id, subject, name, raw, source, why, "at", "by", details FROM scores WHERE project = ? AND subject = ? ORDER BY "at", id',
                 [project, subject],
             )
         )
@@ -314,8 +314,8 @@ def _span(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _score(row: dict[str, Any]) -> dict[str, Any]:
-    row["value"] = _loads(row.pop("raw"))
-    return row
+    row["value"], details = _loads(row.pop("raw")), _loads(row.pop("details"))
+    return {**row, "details": details} if details else row
 
 
 def _loads(text: str | None) -> Any:

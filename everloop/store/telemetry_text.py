@@ -52,7 +52,9 @@ class TextIndex:
             self._con.executemany("INSERT INTO entries VALUES (?, ?)", ((start + i, trace) for i, (trace, _) in enumerate(texts, 1)))
             self._con.executemany("INSERT INTO words (rowid, text) VALUES (?, ?)", ((start + i, text) for i, (_, text) in enumerate(texts, 1)))
             if gone:  # the number stays taken: its words stay in the index and must lead nowhere
-                self._con.execute("UPDATE entries SET trace_id = '' WHERE trace_id IN (SELECT value FROM json_each(?))", (orjson.dumps(list(gone)).decode(),))
+                self._con.execute(
+                    "UPDATE entries SET trace_id = '' WHERE trace_id IN (SELECT value FROM json_each(?))", (orjson.dumps(list(gone)).decode(),)
+                )
             self._con.execute("DELETE FROM drained")
             self._con.execute("INSERT INTO drained VALUES (?, ?)", position)
             self._con.execute("COMMIT")

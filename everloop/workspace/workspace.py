@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from everloop.workspace.pipelines import Pipelines
     from everloop.workspace.registry import Registry
     from everloop.workspace.runs import Runs
+    from everloop.workspace.trace_infos import TraceInfos
     from everloop.workspace.traces import Traces
 
 STARTED = ("identity", "endpoints", "pipelines", "monitors")
@@ -217,6 +218,13 @@ class Workspace:
         from everloop.workspace.traces import Traces
 
         return Traces(self)
+
+    @cached_property
+    def trace_infos(self) -> TraceInfos:
+        """What clients tell of whole traces, and search over it."""
+        from everloop.workspace.trace_infos import TraceInfos
+
+        return TraceInfos(self)
 
     @cached_property
     def gates(self) -> Gates:

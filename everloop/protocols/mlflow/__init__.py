@@ -12,23 +12,24 @@ from typing import Any
 import orjson
 
 from everloop.core.errors import EverloopError
-from everloop.protocols.mlflow import artifacts, models, registry, tracking, wire
+from everloop.protocols.mlflow import artifacts, models, registry, traces, tracking, wire
 
-TABLE = [*tracking.ROUTES, *models.ROUTES, *registry.ROUTES, *artifacts.ROUTES]
+TABLE = [*tracking.ROUTES, *models.ROUTES, *registry.ROUTES, *artifacts.ROUTES, *traces.ROUTES]
 PREFIXES = [f"{prefix}/{number}" for prefix in ("/api", "/ajax-api") for number in ("2.0", "3.0")]
-SEARCHES = ("search", "search-datasets", "get-latest-versions")
+SEARCHES = ("search", "search-datasets", "get-latest-versions", "calculate-filter-correlation")
 """Last parts of POSTs that only read."""
 
 
 def _rights() -> dict[str, list[str]]:
-    """Who may use which route (see web/rights.py): reading is for viewers, all else for editors."""
+    """Who may use which route (see web/rights.py): reading is for viewers, sending traces for callers too, all else for editors."""
     reads = {(method, path) for method, path, _ in TABLE if method == "GET" or (method == "POST" and path.rsplit("/", 1)[-1] in SEARCHES)}
     files = "mlflow-artifacts/artifacts"
     viewer = [f"{method} {at}/mlflow/{path}" for at in PREFIXES for method, path in sorted(reads)]
     viewer += [f"GET {at}/{files}{rest}" for at in PREFIXES for rest in ("", "/{path:path}")]
-    editor = [f"{method} {at}/mlflow/{path}" for at in PREFIXES for method, path, _ in TABLE if (method, path) not in reads]
+    call = [f"{method} {at}/mlflow/{path}" for at in PREFIXES for method, path in traces.CALLS]
+    editor = [f"{method} {at}/mlflow/{path}" for at in PREFIXES for method, path, _ in TABLE if (method, path) not in reads | set(traces.CALLS)]
     editor += [f"{method} {at}/{files}/{{path:path}}" for at in PREFIXES for method in ("PUT", "DELETE")]
-    return {"any": [f"GET {at}/mlflow/server-info" for at in PREFIXES if at.endswith("3.0")], "viewer": viewer, "editor": editor}
+    return {"any": [f"GET {at}/mlflow/server-info" for at in PREFIXES if at.endswith("3.0")], "viewer": viewer, "call": call, "editor": editor}
 
 
 def _shape(error: EverloopError) -> dict[str, Any]:
