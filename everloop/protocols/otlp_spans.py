@@ -47,6 +47,7 @@ OUTPUTS = (
     "gen_ai.completion",
     "traceloop.entity.output",
 )
+MLFLOW_TYPES = {"CHAT_MODEL": "LLM", "UNKNOWN": "SPAN"}
 MLFLOW_ID = "mlflow.traceRequestId"
 MLFLOW_SIDES = {"input": "mlflow.spanInputs", "output": "mlflow.spanOutputs"}
 _FLAT = re.compile(r"(\d+)\.(.+)")
@@ -251,7 +252,7 @@ def kind_of(attributes: Mapping[str, Any]) -> str:
     if kind := attributes.get("traceloop.span.kind"):
         return TRACELOOP.get(str(kind), "CHAIN")
     if kind := attributes.get("mlflow.spanType"):
-        return str(kind).strip('"').upper().replace("CHAT_MODEL", "LLM")
+        return MLFLOW_TYPES.get(said := str(kind).strip('"').upper(), said)
     if "llm.request.type" in attributes or "llm.model_name" in attributes or "gen_ai.request.model" in attributes:
         return "LLM"
     return "SPAN"
