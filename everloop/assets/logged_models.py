@@ -32,7 +32,7 @@ GRAMMAR = run_filter.Grammar(
         **dict.fromkeys(("param", "params", "parameter"), "param"),
         **dict.fromkeys(("tag", "tags"), "tag"),
     },
-    {"metric": "number", "param": "null", "tag": "null"},
+    {"metric": "number", "param": "list", "tag": "list"},
 )
 
 
@@ -84,19 +84,25 @@ def update(
 ) -> dict[str, Any]:
     """Change status, tags (None removes one; NotFound if there is none such) or add params; answers the model."""
     row = get(tx, id)
-    values: dict[str, Any] = {"updated_at": tx.now}
+    values: dict[str, Any] = {}
     if status is not None:
         if status not in STATUSES:
             raise BadInput(f"There is no status {status!r} of a logged model.", f"Statuses: {', '.join(STATUSES)}.")
-        values["status"] = status
+        values |= {"status": status, "updated_at": tx.now}
     if tags:
         for key, value in tags.items():
             if value is None and key not in row["tags"]:
                 raise NotFound(f"No tag with key {key!r} found for model with ID {id!r}.")
         values["tags"] = {k: v for k, v in {**row["tags"], **tags}.items() if v is not None}
     if params:
+        for key, value in params.items():
+            if row["params"].get(key, value) != value:
+                raise BadInput(
+                    f"The param {key!r} of logged model {id} is {row['params'][key]!r} and cannot become {value!r}.", "Params are set once."
+                )
         values["params"] = {**row["params"], **params}
-    tx.run(logged_models.update().where(*_is(tx, id)).values(**values))
+    if values:
+        tx.run(logged_models.update().where(*_is(tx, id)).values(**values))
     return {**row, **values}
 
 
@@ -131,20 +137,24 @@ def search(
     tx: Tx,
     experiment_ids: list[str],
     filter: str = "",
-    order_by: list[tuple[str, bool]] | None = None,
+    order_by: list[tuple[str, bool, str, str]] | None = None,
     datasets: list[tuple[str, str]] | None = None,
     limit: int = PAGE_ROWS,
     offset: int = 0,
 ) -> tuple[list[dict[str, Any]], bool]:
-    """(logged models of these experiments that fit, whether there are more). `order_by` is [(field, ascending)]; metrics in the filter count
-    only on `datasets` [(name, digest)] where told."""
+    """(logged models of these experiments that fit, whether there are more). `order_by` is [(field, ascending, data set's name, its digest)], the
+    last two for a metric, or ""; metrics in the filter count only on `datasets` [(name, digest)] where told, and with `datasets` and no metric in
+    the filter those fit that have any metric on them."""
     statement = sa.select(logged_models).where(
         logged_models.c.project == tx.project, logged_models.c.experiment.in_(experiment_ids), logged_models.c.deleted_at.is_(None)
     )
-    for clause in run_filter.parse(filter, GRAMMAR):
+    clauses = run_filter.parse(filter, GRAMMAR)
+    for clause in clauses:
         statement = statement.where(_condition(tx, clause, datasets))
-    for field, ascending in order_by or []:
-        column = _order(tx, field)
+    if datasets and not any(clause.entity == "metric" for clause in clauses):
+        statement = statement.where(sa.exists().where(*_of_model(), _on(datasets)))
+    for field, ascending, *dataset in order_by or []:
+        column = _order(field, *dataset)
         statement = statement.order_by(sa.case((column.is_(None), 1), else_=0), column.asc() if ascending else column.desc())
     statement = statement.order_by(logged_models.c.created_at.desc(), logged_models.c.id.desc())
     rows = tx.rows(statement.limit(limit + 1).offset(offset))
@@ -154,11 +164,8 @@ def search(
 def _condition(tx: Tx, clause: run_filter.Clause, datasets: list[tuple[str, str]] | None) -> Any:
     dialect = tx.conn.dialect.name
     if clause.entity == "metric":
-        c = model_metrics.c
-        where = [c.project == logged_models.c.project, c.model == logged_models.c.id, c.key == clause.key]
-        if datasets:
-            where.append(sa.or_(*[sa.and_(c.dataset_name == name, *([c.dataset_digest == digest] if digest else [])) for name, digest in datasets]))
-        return sa.exists().where(*where, run_filter.condition(c.value, clause.op, clause.value, dialect))
+        where = [*_of_model(), model_metrics.c.key == clause.key, *([_on(datasets)] if datasets else [])]
+        return sa.exists().where(*where, run_filter.condition(model_metrics.c.value, clause.op, clause.value, dialect))
     if clause.entity in ("param", "tag"):
         column = (logged_models.c.params if clause.entity == "param" else logged_models.c.tags)[clause.key].as_string()
         return run_filter.condition(column, clause.op, clause.value, dialect)
@@ -168,15 +175,26 @@ def _condition(tx: Tx, clause: run_filter.Clause, datasets: list[tuple[str, str]
     return run_filter.condition(logged_models.c[clause.key], clause.op, value, dialect)
 
 
-def _order(tx: Tx, field: str) -> Any:
+def _of_model() -> list[Any]:
+    return [model_metrics.c.project == logged_models.c.project, model_metrics.c.model == logged_models.c.id]
+
+
+def _on(datasets: list[tuple[str, str]]) -> Any:
+    """That a metric is on one of these data sets [(name, digest or "" for any)]."""
+    c = model_metrics.c
+    return sa.or_(*[sa.and_(c.dataset_name == name, *([c.dataset_digest == digest] if digest else [])) for name, digest in datasets])
+
+
+def _order(field: str, dataset: str = "", digest: str = "") -> Any:
+    """The column to sort by; of a metric its newest point, on a data set where told. BadInput for what cannot be sorted by."""
     entity, key, _ = run_filter.parse_order(field, GRAMMAR)
     if entity == "attribute":
         return logged_models.c[key]
-    if entity == "metric":
-        c = model_metrics.c
-        inner = sa.select(sa.func.max(c.value)).where(c.project == logged_models.c.project, c.model == logged_models.c.id, c.key == key)
-        return inner.scalar_subquery()
-    return (logged_models.c.params if entity == "param" else logged_models.c.tags)[key].as_string()
+    if entity != "metric":
+        raise BadInput(f"Invalid order by field name: {field}. Only metrics are supported.", "Sort by an attribute, or by metrics.NAME.")
+    c = model_metrics.c
+    where = [c.key == key, *([c.dataset_name == dataset] if dataset else []), *([c.dataset_digest == digest] if digest else [])]
+    return sa.select(c.value).where(*_of_model(), *where).order_by(c.at.desc(), c.step.desc(), c.run).limit(1).scalar_subquery()
 
 
 def _is(tx: Tx, id: str) -> list[Any]:

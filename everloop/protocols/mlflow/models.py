@@ -61,8 +61,18 @@ async def log_params(call: Call) -> Any:
 
 async def search(call: Call) -> Any:
     """POST logged-models/search."""
-    order = [(str(one["field_name"]), bool(one.get("ascending", True))) for one in call.listed("order_by") if one.get("field_name")]
-    datasets = [(str(one.get("dataset_name", "")), str(one.get("dataset_digest") or "")) for one in call.listed("datasets")]
+    call.need("experiment_ids")
+    order = []
+    for one in call.listed("order_by"):
+        if not isinstance(one, dict) or not one.get("field_name"):
+            raise BadInput("`field_name` in the `order_by` clause must be specified.")
+        ascending = one.get("ascending", True) not in (False, "false")
+        order.append((str(one["field_name"]), ascending, str(one.get("dataset_name") or ""), str(one.get("dataset_digest") or "")))
+    datasets = []
+    for one in call.listed("datasets"):
+        if not isinstance(one, dict) or not one.get("dataset_name"):
+            raise BadInput("`dataset_name` in the `datasets` clause must be specified.")
+        datasets.append((str(one["dataset_name"]), str(one.get("dataset_digest") or "")))
     page = await call.ws.runs.search_models(
         call.who,
         [str(one) for one in call.listed("experiment_ids")],

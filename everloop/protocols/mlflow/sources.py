@@ -56,9 +56,10 @@ async def _find(call: Call, source: str, run: str | None, model: str | None) -> 
         return await _model(call, source, rest.strip("/"), run, model)
     if scheme == "runs":
         id, _, path = rest.strip("/").partition("/")
-        if not model and id != run:
+        uri = await _run_uri(call, id, path)
+        if uri and not model and id != run:
             raise _elsewhere(source, "run_id")
-        return Source(source, await _run_uri(call, id, path), run, model)
+        return Source(source, uri, run, model)
     if scheme == "mlflow-artifacts":
         return await _proxied(call, source, run, model)
     return Source(source, None, run, model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import urllib.parse
 from collections.abc import Awaitable, Callable
@@ -183,7 +184,7 @@ def failure(error: EverloopError) -> Response:
 
 def ms(seconds: float | None) -> int | None:
     """Epoch seconds to MLflow's milliseconds."""
-    return None if seconds is None else round(seconds * 1000)
+    return None if seconds is None else math.floor(seconds * 1000 + 0.0005)  # as clients cut theirs; what came as milliseconds stays what it was
 
 
 def seconds(value: Any, name: str = "timestamp") -> float | None:
