@@ -1,26 +1,29 @@
-"""Metric series of runs: the hot path of tracking. A batch is one executemany into the points and one upsert of the latest values.
+"""Metric series of runs: the hot path of tracking. Points go into packed blocks (run_series.py), the latest value of each series into a table of its own.
 
-A value that is not finite keeps its kind in `special` ("nan", "inf", "-inf"); infinities also keep the largest float as `value`, so that
+There a value that is not finite keeps its kind in `special` ("nan", "inf", "-inf"); infinities also keep the largest float as `value`, so that
 they sort and compare as such, and nan keeps null.
 """
 
 from __future__ import annotations
 
 import math
+import struct
 import sys
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from everloop.assets.run_series import Columns, append, page
 from everloop.core.errors import BadInput
 from everloop.core.limits import HISTORY_POINTS, METRIC_POINTS, RUN_KEY_CHARS
+from everloop.store.prepared import Prepared, upsert
 from everloop.store.records import Tx
-from everloop.store.schema import metric_points
 from everloop.store.schema import run_metrics as latest
 
 SPECIAL_TEXT = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 """How a value that is not finite is written in JSON."""
 STEP_MAX = 2**63 - 1
+_DOUBLE, _BITS = struct.Struct("<d"), struct.Struct("<q")
 
 
 class Point(NamedTuple):
@@ -45,56 +48,72 @@ def points_of(metrics: list[dict[str, Any]] | dict[str, Any], now: float) -> lis
     return found
 
 
-def add(tx: Tx, run: str, points: list[Point]) -> None:
-    """Insert points of a run and move its latest values forward: the latest of a key is the one of highest (step, time, value).
-
-    The caller has checked that the run is there. BadInput for a bad key, step or time, or more than METRIC_POINTS points.
-    """
+def columns_of(points: list[Point]) -> dict[str, Columns]:
+    """Points by key. BadInput for a bad key, step or time, or more than METRIC_POINTS points."""
     if len(points) > METRIC_POINTS:
         raise BadInput(f"{len(points)} metric points were sent at once; at most {METRIC_POINTS} are allowed.", "Send them in several requests.")
-    project = tx.project
-    rows: list[dict[str, Any]] = []
-    newest: dict[str, tuple[tuple[int, float, float], dict[str, Any]]] = {}
+    found: dict[str, Columns] = {}
     for key, value, step, at in points:
         if not key or len(key) > RUN_KEY_CHARS or not -STEP_MAX <= step <= STEP_MAX or not math.isfinite(at):
-            raise BadInput(f"The metric {key!r} at step {step!r} cannot be used.", f"Keys have 1 to {RUN_KEY_CHARS} characters; steps are 64-bit.")
+            shown = key if len(key) <= 80 else key[:80] + "..."
+            raise BadInput(
+                f"The metric {shown!r} ({len(key)} characters) at step {step!r} cannot be used.",
+                f"Keys have 1 to {RUN_KEY_CHARS} characters; steps are 64-bit; times are finite.",
+            )
+        columns = found.get(key)
+        if columns is None:
+            columns = found[key] = Columns([], [], [])
+        columns.at.append(at)
+        columns.step.append(step)
+        columns.value.append(value)
+    return found
+
+
+def add(tx: Tx, run: str, points: list[Point]) -> None:
+    """Insert points of a run and move its latest values forward. The caller has checked that the run is there; BadInput as `columns_of`."""
+    add_columns(tx, {(run, key): columns for key, columns in columns_of(points).items()})
+
+
+def add_columns(tx: Tx, series: dict[tuple[str, str], Columns]) -> None:
+    """`add` for series by (run, key) that are checked. The latest point of a series is the one of highest (step, time, value)."""
+    if not series:
+        return
+    append(tx, series)
+    newest = []
+    for (run, key), columns in series.items():
+        step, at, value = newest_of(columns)
         number, special = (value, None) if math.isfinite(value) else stored(value)
-        row = {"project": project, "run": run, "key": key, "value": number, "special": special, "step": step, "at": at}
-        rows.append(row)
-        order = (step, at, -math.inf if number is None else number)
-        if key not in newest or order >= newest[key][0]:
-            newest[key] = (order, row)
-    if rows:
-        tx.run(_INSERT, rows)
-        tx.run(_latest(tx.conn.dialect.name), [row for _, row in newest.values()])
+        newest.append((tx.project, run, key, number, special, step, at))
+    _LATEST.many(tx, newest)
+
+
+def newest_of(columns: Columns) -> tuple[int, float, float]:
+    """(step, time, value) of the point that counts as a series' latest: nan stands below all numbers."""
+    if len(columns.at) == 1:
+        return columns.step[0], columns.at[0], columns.value[0]
+    if math.isfinite(sum(columns.value)):
+        return max(zip(columns.step, columns.at, columns.value, strict=True))
+    return max(zip(columns.step, columns.at, columns.value, strict=True), key=lambda p: (p[0], p[1], not math.isnan(p[2]), p[2]))
 
 
 def history(
     tx: Tx, run: str, key: str, limit: int = HISTORY_POINTS, after: tuple[float, int, int] | None = None
 ) -> tuple[list[tuple[float | str, int, float]], tuple[float, int, int] | None]:
-    """One page of a series by (time, step): [(value, step, at)], and where the next page starts (None: no more).
+    """One page of a series by (time, step, value): [(value, step, at)], and the place after it, for `after` (None: no more).
 
     A point that was sent twice (a client's retry) is answered once.
     """
-    p = metric_points.c
-    statement = sa.select(p.value, p.special, p.step, p.at, p.id).where(p.project == tx.project, p.run == run, p.key == key)
+    start = None
     if after is not None:
-        statement = statement.where(sa.tuple_(p.at, p.step, p.id) > after)
-    rows = tx.conn.execute(statement.order_by(p.at, p.step, p.id).limit(limit + 1)).all()
-    more = len(rows) > limit
-    found: list[tuple[float | str, int, float]] = []
-    seen: set[Any] = set()
-    moment: Any = None
-    for value, special, step, at, _id in rows[:limit]:
-        if (at, step) != moment:
-            moment = (at, step)
-            seen.clear()
-        if (value, special) in seen:
-            continue
-        seen.add((value, special))
-        found.append((value if special is None else SPECIAL_TEXT[special], step, at))
-    last = rows[limit - 1] if more else None
-    return found, (last[3], last[2], last[4]) if last is not None else None
+        value = _DOUBLE.unpack(_BITS.pack(after[2]))[0]
+        start = (after[0], after[1], 0.0 if math.isnan(value) else value, math.isnan(value))
+    found, more = page(tx, run, key, limit, start)
+    values: list[Any] = found["value"].tolist()
+    steps, times = found["step"].tolist(), found["at"].tolist()
+    following = (times[-1], steps[-1], _BITS.unpack(_DOUBLE.pack(values[-1]))[0]) if more else None
+    if not math.isfinite(sum(values)):
+        values = [v if math.isfinite(v) else SPECIAL_TEXT[stored(v)[1] or "nan"] for v in values]
+    return list(zip(values, steps, times, strict=True)), following
 
 
 def latest_points(tx: Tx, run: str) -> list[tuple[str, float | str, int, float]]:
@@ -113,32 +132,18 @@ def stored(value: float) -> tuple[float | None, str | None]:
     return (sys.float_info.max, "inf") if value > 0 else (-sys.float_info.max, "-inf")
 
 
-def _upsert(insert: Any) -> Any:
-    statement = insert(latest)
-    new = statement.excluded
-    later = sa.or_(
+def _later(new: Any) -> Any:
+    """Whether a point comes after the one that is the latest now."""
+    return sa.or_(
         new.step > latest.c.step,
         sa.and_(
             new.step == latest.c.step,
             sa.or_(new.at > latest.c.at, sa.and_(new.at == latest.c.at, sa.or_(latest.c.value.is_(None), new.value >= latest.c.value))),
         ),
     )
-    return statement.on_conflict_do_update(
-        index_elements=["project", "run", "key"],
-        set_={"value": new.value, "special": new.special, "step": new.step, "at": new.at},
-        where=later,
-    )
 
 
-def _latest(dialect: str) -> Any:
-    if dialect not in _STATEMENTS:
-        if dialect == "postgresql":
-            from sqlalchemy.dialects.postgresql import insert
-        else:
-            from sqlalchemy.dialects.sqlite import insert  # type: ignore[assignment]
-        _STATEMENTS[dialect] = _upsert(insert)
-    return _STATEMENTS[dialect]
-
-
-_INSERT = metric_points.insert()
-_STATEMENTS: dict[str, Any] = {}
+_LATEST = Prepared(
+    lambda dialect: upsert(latest, dialect, where=_later, columns=("value", "special", "step", "at")),
+    *(c.name for c in latest.columns),
+)

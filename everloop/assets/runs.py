@@ -8,15 +8,17 @@ number is the text "NaN", "Infinity" or "-Infinity", so that JSON can carry it (
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import sqlalchemy as sa
 
 from everloop.assets import experiments, run_metrics
-from everloop.core.errors import BadInput, Conflict, NotFound
+from everloop.assets.run_series import Columns
+from everloop.core.errors import BadInput, Conflict, EverloopError, NotFound
 from everloop.core.limits import RUN_KEY_CHARS, RUN_VALUE_CHARS
 from everloop.store import audit
+from everloop.store.prepared import Prepared, upsert
 from everloop.store.records import Tx
 from everloop.store.schema import experiments as experiment_table
 from everloop.store.schema import run_artifacts, run_params, run_tags, runs
@@ -83,9 +85,10 @@ def create(
         "created_by": tx.who.name,
         "deleted_at": None,
     }
-    tx.run(runs.insert().values(**row))
-    put_params(tx, id, params or {})
-    put_tags(tx, id, tags or {})
+    tx.run(runs.insert(), [row])
+    failed = log_many(tx, [Entry(id, {}, params or {}, tags or {})])[0]
+    if failed is not None:
+        raise failed
     return row
 
 
@@ -97,6 +100,16 @@ def get(tx: Tx, id: str, points: bool = False) -> dict[str, Any]:
     return show(tx, [row], points)[0]
 
 
+class Entry(NamedTuple):
+    """What one request logs to a run: metric series (checked, by key), params, tags, and where it is told a new name."""
+
+    run: str
+    series: Mapping[str, Columns] = {}
+    params: Mapping[str, Any] = {}
+    tags: Mapping[str, Any] = {}
+    name: str = ""
+
+
 def log(
     tx: Tx,
     id: str,
@@ -105,43 +118,92 @@ def log(
     tags: Mapping[str, Any] | None = None,
 ) -> None:
     """Add params, metric points and tags to a run that is not deleted, all or nothing. NotFound, BadInput, Conflict (a param changed)."""
-    active(tx, id)
+    failed = log_many(tx, [Entry(id, run_metrics.columns_of(points or []), params or {}, tags or {})])[0]
+    if failed is not None:
+        raise failed
+
+
+def log_many(tx: Tx, entries: list[Entry]) -> list[EverloopError | None]:
+    """`log` for several requests at once: for each None, or the error that it alone ends with (then nothing of it is kept).
+
+    What they share costs once: a run is looked up once, and points of one series are one row.
+    """
+    standing: dict[str, EverloopError | None] = {}
+    series: dict[tuple[str, str], Columns] = {}
+    merged: set[tuple[str, str]] = set()
+    params: dict[tuple[str, str], str] = {}
+    tags: dict[tuple[str, str], str] = {}
+    names: dict[str, str] = {}
+    answers: list[EverloopError | None] = []
+    for run, given, new_params, new_tags, name in entries:
+        try:
+            if run not in standing:
+                standing[run] = _standing(tx, run)
+            failed = standing[run]
+            if failed is not None:
+                raise failed
+            fresh = _fresh(tx, run, new_params, params)
+            tagged = {(run, _key("tag", k)): _text("tag", k, v) for k, v in new_tags.items()}
+        except EverloopError as error:
+            answers.append(error)
+            continue
+        params |= fresh
+        tags |= tagged
+        if name:
+            names[run] = name[:NAME_CHARS]
+        for key, columns in given.items():
+            _merge(series, merged, (run, key), columns)
+        answers.append(None)
+    run_metrics.add_columns(tx, series)
     if params:
-        put_params(tx, id, params)
+        _PUT_PARAM.many(tx, [(tx.project, run, key, value) for (run, key), value in params.items()])
     if tags:
-        put_tags(tx, id, tags)
-    if points:
-        run_metrics.add(tx, id, points)
+        _PUT_TAG.many(tx, [(tx.project, run, key, value) for (run, key), value in tags.items()])
+    for run, name in names.items():
+        tx.run(runs.update().where(*_is(tx, run)).values(name=name))
+    return answers
 
 
-def put_params(tx: Tx, id: str, params: Mapping[str, Any]) -> None:
-    """Set params once: logging the same value again is fine, another value is a Conflict naming both."""
-    if not params:
+def _standing(tx: Tx, run: str) -> EverloopError | None:
+    """Why nothing can be logged to a run; None where it can."""
+    try:
+        active(tx, run)
+    except EverloopError as error:
+        return error
+    return None
+
+
+def _merge(series: dict[tuple[str, str], Columns], merged: set[tuple[str, str]], place: tuple[str, str], columns: Columns) -> None:
+    """Add columns to those that are there; what an entry holds stays as it is, for it may be tried again alone."""
+    have = series.get(place)
+    if have is None:
+        series[place] = columns
         return
-    rows = [{"project": tx.project, "run": id, "key": _key("param", k), "value": _text("param", k, v)} for k, v in params.items()]
-    old = tx.rows(
-        sa.select(run_params.c.key, run_params.c.value).where(
-            run_params.c.project == tx.project, run_params.c.run == id, run_params.c.key.in_([row["key"] for row in rows])
-        )
-    )
-    have = {row["key"]: row["value"] for row in old}
-    for row in rows:
-        if have.get(row["key"], row["value"]) != row["value"]:
+    if place not in merged:
+        merged.add(place)
+        have = series[place] = Columns(list(have.at), list(have.step), list(have.value))
+    for all_of_them, more in zip(have, columns, strict=True):
+        all_of_them.extend(more)
+
+
+def _fresh(tx: Tx, run: str, params: Mapping[str, Any], waiting: Mapping[tuple[str, str], str]) -> dict[tuple[str, str], str]:
+    """Params that are new to a run, by (run, key): the same value again is fine, another value is a Conflict naming both."""
+    found: dict[tuple[str, str], str] = {}
+    for key, given in params.items():
+        value, place = _text("param", _key("param", key), given), (run, key)
+        have = waiting.get(place)
+        if have is None:
+            row = _PARAM.row(tx, tx.project, run, key)
+            have = None if row is None else row[0]
+        if have is None:
+            found[place] = value
+        elif have != value:
             raise Conflict(
-                f"Changing param values is not allowed. Param with key='{row['key']}' was already logged with value='{have[row['key']]}' "
-                f"for run ID='{id}'. Attempted logging new value '{row['value']}'.",
+                f"Changing param values is not allowed. Param with key='{key}' was already logged with value='{have}' "
+                f"for run ID='{run}'. Attempted logging new value '{value}'.",
                 "Params are set once; log what changes as a metric or a tag.",
             )
-    fresh = [row for row in rows if row["key"] not in have]
-    if fresh:
-        tx.run(run_params.insert(), fresh)
-
-
-def put_tags(tx: Tx, id: str, tags: Mapping[str, Any]) -> None:
-    """Set tags, replacing values of keys that are there."""
-    rows = [{"project": tx.project, "run": id, "key": _key("tag", k), "value": _text("tag", k, v)} for k, v in tags.items()]
-    if rows:
-        tx.upsert(run_tags, rows)
+    return found
 
 
 def delete_tag(tx: Tx, id: str, key: str) -> None:
@@ -314,15 +376,21 @@ def _is(tx: Tx, id: str) -> list[Any]:
 
 def must_exist(tx: Tx, id: str) -> float | None:
     """When the run was deleted (None: it was not); NotFound if there is no such run."""
-    row = tx.conn.execute(_DELETED_AT, {"in_project": tx.project, "of_run": id}).first()
+    row = _DELETED_AT.row(tx, tx.project, id)
     if row is None:
         raise NotFound(f"Run with id={id} not found.", "Find it with: everloop runs list")
     deleted: float | None = row[0]
     return deleted
 
 
-_DELETED_AT = sa.select(runs.c.deleted_at).where(runs.c.project == sa.bindparam("in_project"), runs.c.id == sa.bindparam("of_run"))
-"""Made once: it runs with each metric that is logged."""
+_DELETED_AT = Prepared(
+    sa.select(runs.c.deleted_at).where(runs.c.project == sa.bindparam("in_project"), runs.c.id == sa.bindparam("of_run")), "in_project", "of_run"
+)
+_PARAM = Prepared(
+    sa.select(run_params.c.value).where(*(run_params.c[name] == sa.bindparam(name) for name in ("project", "run", "key"))), "project", "run", "key"
+)
+_PUT_PARAM = Prepared(run_params.insert(), *(c.name for c in run_params.columns))
+_PUT_TAG = Prepared(lambda dialect: upsert(run_tags, dialect), *(c.name for c in run_tags.columns))
 
 
 def active(tx: Tx, id: str) -> None:
@@ -339,7 +407,10 @@ def _check_status(status: str) -> str:
 
 def _key(what: str, key: Any) -> str:
     if not isinstance(key, str) or not key or len(key) > RUN_KEY_CHARS:
-        raise BadInput(f"{key!r} cannot be the key of a {what}.", f"Use 1 to {RUN_KEY_CHARS} characters.")
+        shown = key[:80] + "..." if isinstance(key, str) and len(key) > 80 else key
+        raise BadInput(
+            f"{shown!r} cannot be the key of a {what}: it has {len(str(key))} characters.", f"Use text of 1 to {RUN_KEY_CHARS} characters."
+        )
     return key
 
 

@@ -3,14 +3,18 @@
 Every write is a function of a transaction. Writes that wait at the same moment share one transaction and so one fsync; each
 runs in a savepoint of its own, so one's failure rolls back that one alone. A write is acknowledged after the commit
 (SQLite: WAL with `synchronous=FULL`). Reads run beside the writer, in threads, on a snapshot.
+
+Small writes of one kind (a metric each) may be `gather`ed: those that wait at the same moment are handed over as a list, so that many of
+them cost little more than one. Who waits in an event loop is woken once a commit, not once a write.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,11 +83,29 @@ class Tx:
         self.conn.execute(statement, rows)
 
 
-@dataclass
+Gathered = Callable[[Tx, list[Any]], list[Any]]
+"""Does several writes of one kind at once: for each item its answer, or the exception that it alone ends with."""
+
+
+@dataclass(slots=True, eq=False)
 class _Write:
-    work: Callable[[Tx], Any]
+    """A write that waits: a function of a transaction, or an item for `together`; who waits for it, in a loop or in a thread."""
+
     who: Principal
-    done: Future[Any]
+    done: Future[Any] | asyncio.Future[Any]
+    work: Callable[[Tx], Any] | None = None
+    together: Gathered | None = None
+    item: Any = None
+    loop: asyncio.AbstractEventLoop | None = None
+
+    def begin(self) -> bool:
+        """Whether it is still wanted."""
+        if isinstance(self.done, Future):
+            return self.done.set_running_or_notify_cancel()
+        return not self.done.cancelled()
+
+
+_Outcome = tuple[_Write, Any, BaseException | None]
 
 
 class Records:
@@ -93,9 +115,10 @@ class Records:
         self.clock = clock or SystemClock()
         self.url = url
         self._engine = _engine(url, fsync)
-        self._queue: queue.Queue[_Write | None] = queue.Queue(WRITE_QUEUE)
+        self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._readers = ThreadPoolExecutor(READERS, "records-read")
         self._writer: threading.Thread | None = None
+        self._kept: sa.Connection | None = None
         self._closed = False
         self.commits = 0
         self._where = str(self._engine.url.database) if url.startswith("sqlite") else self._engine.url.render_as_string()
@@ -140,11 +163,27 @@ class Records:
 
     async def write(self, who: Principal, work: Callable[[Tx], T]) -> T:
         """Run `work` in the next shared transaction; its value is answered after the commit is on disk."""
-        return await asyncio.wrap_future(self._submit(who, work))
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[T] = loop.create_future()
+        self._submit(_Write(who, done, work, loop=loop))
+        return await done
+
+    async def gather(self, who: Principal, together: Callable[[Tx, list[Any]], list[Any]], item: Any) -> Any:
+        """`write` for many small writes of one kind: `together(tx, items)` gets all that wait for the same principal.
+
+        It answers one value or exception for each item, and must leave nothing behind of an item that it answers an exception for. Where it
+        raises, nothing of its list stands, and each item is tried alone. Items may be done after `write`s that were asked for later.
+        """
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Any] = loop.create_future()
+        self._submit(_Write(who, done, together=together, item=item, loop=loop))
+        return await done
 
     def write_sync(self, who: Principal, work: Callable[[Tx], T]) -> T:
         """`write`, blocking."""
-        return self._submit(who, work).result()
+        done: Future[T] = Future()
+        self._submit(_Write(who, done, work))
+        return done.result()
 
     async def read(self, who: Principal, work: Callable[[Tx], T]) -> T:
         """Run `work` on a snapshot of what is committed, in a reader thread."""
@@ -160,69 +199,135 @@ class Records:
         except sa.exc.DBAPIError as error:
             raise database_error(error, self._where) from error
 
-    def _submit(self, who: Principal, work: Callable[[Tx], T]) -> Future[T]:
-        done: Future[T] = Future()
+    def _submit(self, write: _Write) -> None:
         if self._closed:
             raise Busy("The server is stopping.", "Try again when it is up.")
-        try:
-            self._queue.put_nowait(_Write(work, who, done))
-        except queue.Full:
-            raise Busy(f"{WRITE_QUEUE} writes are waiting.", "Try again in a second.") from None
-        return done
+        if self._queue.qsize() >= WRITE_QUEUE:
+            raise Busy(f"{WRITE_QUEUE} writes are waiting.", "Try again in a second.")
+        self._queue.put(write)
 
     def _write_loop(self) -> None:
-        while True:
-            first = self._queue.get()
-            if first is None:
-                return
-            batch, stop = [first], False
-            while len(batch) < WRITE_BATCH:
-                try:
-                    item = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-                if item is None:
-                    stop = True
-                    break
-                batch.append(item)
-            self._commit(batch)
-            if stop:
-                return
+        try:
+            while True:
+                first = self._queue.get()
+                if first is None:
+                    return
+                batch, stop = [first], False
+                while len(batch) < WRITE_BATCH:
+                    try:
+                        item = self._queue.get_nowait()
+                    except queue.Empty:
+                        break
+                    if item is None:
+                        stop = True
+                        break
+                    batch.append(item)
+                self._commit([one for one in batch if one.begin()])
+                if stop:
+                    return
+        finally:
+            self._let_go()
 
     def _commit(self, batch: list[_Write]) -> None:
-        outcomes: list[tuple[_Write, Any, BaseException | None]] = []
+        outcomes: list[_Outcome] = []
+        units = _units(batch)
+        if not units:
+            return
         try:
-            with self._engine.begin() as conn:
-                for item in batch:
-                    if not item.done.set_running_or_notify_cancel():
-                        continue
-                    if len(batch) == 1:  # alone it needs no savepoint: where it fails, the transaction is rolled back
-                        outcomes.append((item, _run(item.work, Tx(conn, item.who, self.clock.now(), self.clock)), None))
-                        break
-                    try:
-                        with conn.begin_nested():
-                            value = _run(item.work, Tx(conn, item.who, self.clock.now(), self.clock))
-                        outcomes.append((item, value, None))
-                    except Exception as error:
-                        if isinstance(error, sa.exc.DBAPIError) and not isinstance(error, sa.exc.IntegrityError):
-                            if not _alive(conn):
-                                raise  # the engine has rolled back everything: nobody's write stands
-                            error = database_error(error, self._where)
-                        outcomes.append((item, None, error))
+            with self._transaction() as conn:
+                if len(units) == 1 and len(units[0]) == 1:  # alone it needs no savepoint: where it fails, the transaction is rolled back
+                    outcomes = self._do(conn, units[0])
+                    if outcomes[0][2] is not None:
+                        raise outcomes[0][2]
+                else:
+                    for unit in units:
+                        outcomes += self._guarded(conn, unit)
             self.commits += 1
         except Exception as error:
+            self._let_go()
             failure: Exception = error
             if isinstance(error, sa.exc.DBAPIError) and not isinstance(error, sa.exc.IntegrityError):
                 failure = database_error(error, self._where)
-            for item in batch:
-                if not item.done.done():
-                    item.done.set_exception(failure)
+            outcomes = [(item, None, failure) for item in batch]
+        _answer(outcomes)
+
+    def _guarded(self, conn: sa.Connection, unit: list[_Write]) -> list[_Outcome]:
+        """One unit in a savepoint: its failure is its own. Several items that fail together are tried one by one."""
+        try:
+            with conn.begin_nested():
+                return self._do(conn, unit)
+        except Exception as error:
+            if isinstance(error, sa.exc.DBAPIError) and not isinstance(error, sa.exc.IntegrityError):
+                if not _alive(conn):
+                    raise  # the engine has rolled back everything: nobody's write stands
+                error = database_error(error, self._where)
+            if len(unit) > 1:
+                return [outcome for item in unit for outcome in self._guarded(conn, [item])]
+            return [(unit[0], None, error)]
+
+    def _do(self, conn: sa.Connection, unit: list[_Write]) -> list[_Outcome]:
+        first = unit[0]
+        tx = Tx(conn, first.who, self.clock.now(), self.clock)
+        if first.together is None:
+            assert first.work is not None
+            return [(first, _run(first.work, tx), None)]
+        answers = first.together(tx, [one.item for one in unit])
+        return [(one, None, a) if isinstance(a, BaseException) else (one, a, None) for one, a in zip(unit, answers, strict=True)]
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sa.Connection]:
+        """A transaction of the writer's. On SQLite its connection stays open: taking one out of the pool costs more than a small write."""
+        if self._engine.dialect.name != "sqlite":
+            with self._engine.begin() as conn:
+                yield conn
             return
-        for item, value, failed in outcomes:
-            if failed is None:
-                item.done.set_result(value)
-            else:
-                item.done.set_exception(failed)
+        if self._kept is None:
+            self._kept = self._engine.connect()
+        with self._kept.begin():
+            yield self._kept
+
+    def _let_go(self) -> None:
+        if self._kept is not None:
+            kept, self._kept = self._kept, None
+            kept.close()
+
+
+def _units(batch: list[_Write]) -> list[list[_Write]]:
+    """What is done in one piece: each write alone, in order, then items of one kind and principal together."""
+    alone: list[list[_Write]] = []
+    gathered: dict[tuple[Gathered, Principal], list[_Write]] = {}
+    for one in batch:
+        if one.together is None:
+            alone.append([one])
+        else:
+            gathered.setdefault((one.together, one.who), []).append(one)
+    return alone + list(gathered.values())
+
+
+def _answer(outcomes: list[_Outcome]) -> None:
+    """Tell everyone how their write ended; those who wait in one loop by one call into it."""
+    loops: dict[asyncio.AbstractEventLoop, list[_Outcome]] = {}
+    for outcome in outcomes:
+        one, value, failed = outcome
+        if one.loop is not None:
+            loops.setdefault(one.loop, []).append(outcome)
+        elif failed is None:
+            one.done.set_result(value)
+        else:
+            one.done.set_exception(failed)
+    for loop, theirs in loops.items():
+        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
+            loop.call_soon_threadsafe(_resolve, theirs)
+
+
+def _resolve(outcomes: list[_Outcome]) -> None:
+    for one, value, failed in outcomes:
+        if one.done.done():
+            continue
+        if failed is None:
+            one.done.set_result(value)
+        else:
+            one.done.set_exception(failed)
 
 
 def _run(work: Callable[[Tx], T], tx: Tx) -> T:

@@ -5,14 +5,16 @@ Alembic migrations in `store/migrations` bring an older database to this shape; 
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Boolean, Column, Float, Index, Integer, LargeBinary, MetaData, String, Table, Text
 from sqlalchemy.schema import SchemaItem
 
 metadata = MetaData()
 
 
-def _table(name: str, *columns: SchemaItem) -> Table:
-    return Table(name, metadata, *columns)
+def _table(name: str, *columns: SchemaItem, **more: Any) -> Table:
+    return Table(name, metadata, *columns, **more)
 
 
 projects = _table(
@@ -181,17 +183,17 @@ run_metrics = _table(  # the latest point of each series
     Column("at", Float, nullable=False),
 )
 
-metric_points = _table(
-    "metric_points",
-    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
-    Column("project", String(250), nullable=False),
-    Column("run", String(64), nullable=False),
-    Column("key", String(250), nullable=False),
-    Column("value", Float),
-    Column("special", String(4)),
-    Column("step", BigInteger, nullable=False, default=0),
-    Column("at", Float, nullable=False),
-    Index("metric_points_of", "project", "run", "key", "step"),
+metric_blocks = _table(  # all points of a series, packed: 24 bytes each of time (f64), step (i64) and value (f64), little-endian, as they came
+    "metric_blocks",
+    Column("project", String(250), primary_key=True),
+    Column("run", String(64), primary_key=True),
+    Column("key", String(250), primary_key=True),
+    Column("id", BigInteger, primary_key=True, autoincrement=False),  # rising
+    Column("points", Integer, nullable=False),
+    Column("first", Float, nullable=False),  # least time
+    Column("last", Float, nullable=False),  # greatest time
+    Column("data", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 run_artifacts = _table(  # named files of a run; the bytes are objects

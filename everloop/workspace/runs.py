@@ -105,9 +105,13 @@ class Runs:
         params: Mapping[str, Any] | None = None,
         tags: Mapping[str, Any] | None = None,
     ) -> None:
-        """`log` with points that are made already: what protocols on the hot path call."""
+        """`log` with points that are made already."""
+        await self.log_entry(who, runs.Entry(id, run_metrics.columns_of(points or []), params or {}, tags or {}))
+
+    async def log_entry(self, who: Principal, entry: runs.Entry) -> None:
+        """`log` of what is checked already: what protocols on the hot path call. Requests that wait at the same moment are one write."""
         who.need(Role.editor, "log to a run")
-        await self.ws.records.write(who, lambda tx: runs.log(tx, id, params, points, tags))
+        await self.ws.records.gather(who, runs.log_many, entry)
 
     async def delete_tag(self, who: Principal, id: str, key: str) -> None:
         """Remove a tag of a run."""

@@ -50,6 +50,30 @@ def test_waiting_writes_share_commits_and_one_failure_is_its_own(records: Record
     assert len(records.read_sync(who, names)) == 180
 
 
+def test_gathered_writes_are_one_call_and_each_ends_as_it_should(records: Records, who: Principal, other: Principal) -> None:
+    calls: list[tuple[str, list[str]]] = []
+
+    def together(tx: Tx, items: list[str]) -> list[str | Exception]:
+        calls.append((tx.project, items))
+        for item in items:
+            if item == "broken":
+                raise KeyError(item)
+            if item != "refused":
+                put(item)(tx)
+        return [ValueError(item) if item == "refused" else item.upper() for item in items]
+
+    async def all_of_them(items: list[str]) -> list[object]:
+        asked = [records.gather(who, together, item) for item in items] + [records.gather(other, together, "z")]
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    found = asyncio.run(all_of_them([f"g{i}" for i in range(50)] + ["refused"]))
+    assert found[:50] == [f"G{i}" for i in range(50)] and isinstance(found[50], ValueError) and found[51] == "Z"
+    assert len(calls) < 25 and {project for project, _ in calls} == {"default", "other"}
+    found = asyncio.run(all_of_them(["h1", "broken", "h2"]))
+    assert found[0] == "H1" and isinstance(found[1], KeyError) and found[2] == "H2"
+    assert records.read_sync(who, names) == sorted([f"g{i}" for i in range(50)] + ["h1", "h2", "z"])
+
+
 def test_upsert_updates_or_leaves_alone(records: Records, who: Principal) -> None:
     row = {"project": "default", "user": "ann", "role": "viewer"}
     records.write_sync(who, lambda tx: tx.upsert(schema.members, row))
