@@ -9,8 +9,8 @@ from alembic import op
 
 from everloop.store.schema import metadata, metric_blocks
 
-revision = "0002"
-down_revision = "0001"
+revision = "0003"
+down_revision = "0002"
 POINT = struct.Struct("<dqd")
 BLOCK = 8_192
 
