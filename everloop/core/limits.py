@@ -10,6 +10,8 @@ PAGE_ROWS = 100
 """Rows a list answers when not told."""
 PAGE_ROWS_MAX = 1000
 """Rows a list answers at most."""
+BREAKDOWN_ROWS = 200
+"""Keys that a breakdown of traffic has at most, the busiest."""
 WRITE_QUEUE = 10_000
 """Writes waiting for the records' writer before Busy."""
 WRITE_BATCH = 500

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from everloop.workspace.overview import Overview
     from everloop.workspace.pipelines import Pipelines
     from everloop.workspace.registry import Registry
+    from everloop.workspace.reports import Reports
     from everloop.workspace.runs import Runs
     from everloop.workspace.trace_infos import TraceInfos
     from everloop.workspace.traces import Traces
@@ -211,6 +212,13 @@ class Workspace:
         from everloop.workspace.runs import Runs
 
         return Runs(self)
+
+    @cached_property
+    def reports(self) -> Reports:
+        """Figures over traces: by model, user, endpoint or release; sessions."""
+        from everloop.workspace.reports import Reports
+
+        return Reports(self)
 
     @cached_property
     def traces(self) -> Traces:

@@ -80,7 +80,7 @@
         var from = spec.zero === false ? low : Math.min(0, low), room = (high - from || Math.abs(high) || 1) * 0.08;
         return [spec.zero === false ? from - room : from, high + room];
       } } },
-      axes: [Object.assign({}, axis, spec.time ? { values: times, size: 44, space: 64 } : {}), Object.assign({ size: 62, values: function (u, ticks) { return ticks.map(function (v) { return shown(v, spec.unit || ""); }); } }, axis)],
+      axes: [Object.assign({}, axis, spec.time ? { values: times, size: 44, space: 64 } : {}), Object.assign({ size: function (u, ticks) { return Math.max(62, 12 + 7 * Math.max.apply(null, (ticks || [""]).map(function (t) { return t.length; }))); }, values: function (u, ticks) { return ticks.map(function (v) { return shown(v, spec.unit || ""); }); } }, axis)],
       series: series
     }, [spec.x].concat(spec.series.map(function (one) { return one.values; })), box);
     box._chart = chart;

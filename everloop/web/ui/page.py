@@ -24,7 +24,17 @@ from everloop.workspace.workspace import Workspace
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
 NAV = (
-    ("Operate", (("Home", "/ui"), ("Endpoints", "/ui/endpoints"), ("Traces", "/ui/traces"), ("Monitors", "/ui/monitors"))),
+    (
+        "Operate",
+        (
+            ("Home", "/ui"),
+            ("Endpoints", "/ui/endpoints"),
+            ("Traffic", "/ui/traffic"),
+            ("Traces", "/ui/traces"),
+            ("Sessions", "/ui/sessions"),
+            ("Monitors", "/ui/monitors"),
+        ),
+    ),
     ("Build", (("Assets", "/ui/assets"), ("Runs", "/ui/runs"), ("Pipelines", "/ui/pipelines"))),
     ("Govern", (("Gates", "/ui/gates"), ("Lineage", "/ui/lineage"), ("Audit", "/ui/audit"))),
 )

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from everloop.web.ui.messages import messages
 from everloop.web.ui.show import number, text
 
 SPANS_SHOWN = 500
@@ -96,22 +97,6 @@ def usage(spans: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def messages(value: Any) -> list[dict[str, str]] | None:
-    """A chat's messages as [{"role", "text"}]; None where the value is something else."""
-    if isinstance(value, dict):
-        listed = value.get("messages")
-        if listed is None and isinstance(value.get("text"), str):
-            return [{"role": "assistant", "text": value["text"]}]
-        if listed is None and isinstance(value.get("choices"), list):
-            listed = [c.get("message") for c in value["choices"] if isinstance(c, dict)]
-        value = listed
-    if isinstance(value, str):
-        return [{"role": "", "text": value}]
-    if not isinstance(value, list) or not value or not all(isinstance(m, dict) and "content" in m for m in value):
-        return None
-    return [{"role": str(m.get("role", "")), "text": _content(m["content"])} for m in value]
-
-
 def preview(value: Any) -> str:
     """Inputs or outputs in one line: the last message of a chat, the first row of a table (and how many there are)."""
     said = messages(value)
@@ -133,12 +118,6 @@ def columns(predictions: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
             keys.update(dict.fromkeys(p[side] if isinstance(p.get(side), dict) else {}))
         names[side] = list(keys)[:40]
     return names
-
-
-def _content(content: Any) -> str:
-    if isinstance(content, list):
-        return "\n".join(str(part.get("text", part.get("type", ""))) if isinstance(part, dict) else str(part) for part in content)
-    return "" if content is None else str(content)
 
 
 def _facts(attributes: dict[str, Any]) -> list[tuple[str, Any]]:

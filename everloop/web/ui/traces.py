@@ -10,6 +10,7 @@ from everloop.core.errors import BadInput
 from everloop.core.limits import REASON_CHARS
 from everloop.web.deps import check_csrf
 from everloop.web.ui import spans as tree
+from everloop.web.ui.messages import messages
 from everloop.web.ui.page import Page
 
 router = APIRouter(include_in_schema=False)
@@ -64,8 +65,8 @@ async def trace(page: Page, trace_id: str) -> Response:
         labels=len(found["scores"]) - len(scores),
         served=head.get("endpoint") in names,
         columns=tree.columns(predictions),
-        asked=tree.messages(head.get("inputs")),
-        answered=tree.messages(head.get("outputs")),
+        asked=messages(head.get("inputs")),
+        answered=messages(head.get("outputs")),
     )
 
 
