@@ -244,3 +244,5 @@ TRACE_LINKS = 100
 """Traces that one call may link to a run."""
 SEEN_TRACES = 50_000
 """Trace ids that the server remembers to have had spans of, to tell a client at once that it need not upload them as a file."""
+EVAL_RECORDS = 100_000
+"""Records of one evaluation data set of MLflow's clients."""

@@ -280,6 +280,47 @@ scores = _table(  # judgements of runs and assets; those of traces live in telem
     Index("scores_of", "project", "subject", "name", "at"),
 )
 
+eval_sets = _table(  # evaluation data sets; their records are versions of the table `dataset:ASSET`
+    "eval_sets",
+    Column("project", String(250), primary_key=True),
+    Column("id", String(40), primary_key=True),
+    Column("name", String(250), nullable=False),
+    Column("asset", String(250), nullable=False),
+    Column("version", Integer),  # null: it had no record yet
+    Column("count", Integer, nullable=False, default=0),
+    Column("tags", JSON, nullable=False, default=dict),
+    Column("experiments", JSON, nullable=False, default=list),
+    Column("fields", JSON, nullable=False, default=dict),  # types of the records' fields
+    Column("created_at", Float, nullable=False),
+    Column("created_by", String(250), nullable=False),
+    Column("updated_at", Float, nullable=False),
+    Column("updated_by", String(250), nullable=False),
+    Index("eval_sets_by_time", "project", "created_at"),
+)
+
+scorers = _table(  # what MLflow's clients registered to judge with, as text
+    "scorers",
+    Column("project", String(250), primary_key=True),
+    Column("experiment", String(32), primary_key=True),
+    Column("name", String(250), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("id", String(40), nullable=False),
+    Column("body", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("created_by", String(250), nullable=False),
+)
+
+scorer_configs = _table(
+    "scorer_configs",
+    Column("project", String(250), primary_key=True),
+    Column("id", String(40), primary_key=True),
+    Column("scorer", String(40), nullable=False),
+    Column("experiment", String(32), nullable=False),
+    Column("sample_rate", Float, nullable=False),
+    Column("filter", Text),
+    Column("updated_at", Float, nullable=False),
+)
+
 gates = _table(  # what must hold before an alias moves
     "gates",
     Column("project", String(250), primary_key=True),

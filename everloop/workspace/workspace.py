@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from everloop.workspace.data import Data
     from everloop.workspace.declare import Declare
     from everloop.workspace.endpoints import Endpoints
+    from everloop.workspace.eval_sets import EvalSets
     from everloop.workspace.gates import Gates
     from everloop.workspace.govern import Govern
     from everloop.workspace.identity import Identity
@@ -233,6 +234,13 @@ class Workspace:
         from everloop.workspace.trace_infos import TraceInfos
 
         return TraceInfos(self)
+
+    @cached_property
+    def eval_sets(self) -> EvalSets:
+        """Evaluation data sets and scorers of MLflow's clients."""
+        from everloop.workspace.eval_sets import EvalSets
+
+        return EvalSets(self)
 
     @cached_property
     def gates(self) -> Gates:

@@ -12,9 +12,9 @@ from typing import Any
 import orjson
 
 from everloop.core.errors import EverloopError
-from everloop.protocols.mlflow import artifacts, models, registry, traces, tracking, wire
+from everloop.protocols.mlflow import artifacts, evaluation, models, registry, traces, tracking, wire
 
-TABLE = [*tracking.ROUTES, *models.ROUTES, *registry.ROUTES, *artifacts.ROUTES, *traces.ROUTES]
+TABLE = [*tracking.ROUTES, *models.ROUTES, *registry.ROUTES, *artifacts.ROUTES, *traces.ROUTES, *evaluation.ROUTES]
 PREFIXES = [f"{prefix}/{number}" for prefix in ("/api", "/ajax-api") for number in ("2.0", "3.0")]
 SEARCHES = ("search", "search-datasets", "get-latest-versions", "calculate-filter-correlation")
 """Last parts of POSTs that only read."""
