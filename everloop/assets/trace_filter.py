@@ -60,3 +60,31 @@ def parse_order(texts: list[str]) -> list[tuple[str, str, bool]]:
     if len({(entity, key) for entity, key, _ in orders}) < len(orders):
         raise BadInput(f"`order_by` contains duplicate fields: {texts}")
     return orders
+
+
+EQUAL = run_filter.Grammar(
+    "trace metrics", {}, {"trace": "trace", "span": "span", "assessment": "assessment"}, dict.fromkeys(("trace", "span", "assessment"), "exact")
+)
+
+
+def parse_equal(texts: list[str]) -> tuple[list[run_filter.Clause], list[tuple[str, str]], list[tuple[str, str]]]:
+    """Filters of trace metrics (`trace.status = "OK"`, `trace.tag.KEY`, `trace.metadata.KEY`, `span.name`, `assessment.name`, all with =):
+    clauses of traces, and (key, value) of spans and of judgements. BadInput for others."""
+    traces: list[run_filter.Clause] = []
+    spans: list[tuple[str, str]] = []
+    judgements: list[tuple[str, str]] = []
+    for one in (clause for text in texts for clause in run_filter.parse(text, EQUAL)):
+        head, _, rest = one.key.partition(".")
+        if one.entity == "trace" and head in ("tag", "tags", "metadata") and rest:
+            traces.append(run_filter.Clause(head.rstrip("s"), rest, "=", one.value))
+        elif (one.entity, one.key) == ("trace", "status"):
+            traces.append(run_filter.Clause("attribute", "state", "=", one.value))
+        elif one.entity == "span" and one.key in SPAN_FIELDS:
+            spans.append((one.key, one.value))
+        elif one.entity == "assessment" and one.key in ("name", "type"):
+            judgements.append((one.key, one.value))
+        else:
+            raise BadInput(
+                f"Invalid filter: {one.entity}.{one.key} cannot be asked of trace metrics.", "Ask trace.status, trace.tag.KEY or span.name."
+            )
+    return traces, spans, judgements

@@ -51,9 +51,9 @@ async def _of_mlflow(request: Request, experiment: str) -> Response:
         body, ws = await request.body(), request.app.state.workspace
         encoding = request.headers.get("content-encoding", "identity").lower()
         try:
-            export = await asyncio.to_thread(_read, body, encoding, kind, int(ws.clock.now() * 1e9))
+            export = await asyncio.to_thread(_read, body, encoding, kind, int(ws.clock.now() * 1e9), True)
         except BadInput as error:
-            return _detail(400, f"Invalid OpenTelemetry format: {error}")
+            return _detail(400, f"Invalid OpenTelemetry format, or Invalid Content-Type ({kind}): {error}")
         if export.rejected:
             return _detail(422, f"Cannot convert OpenTelemetry span to MLflow span: {export.why}")
         if not export.spans:
@@ -92,9 +92,9 @@ async def _take(request: Request, kind: str) -> Response:
     return Response(_answer(kind, export), 200, media_type=kind)
 
 
-def _read(body: bytes, encoding: str, kind: str, now_ns: int) -> Export:
+def _read(body: bytes, encoding: str, kind: str, now_ns: int, zeros: bool = False) -> Export:
     body = _inflate(body, encoding)
-    return from_json(body, now_ns) if kind == JSON else from_protobuf(body, now_ns)
+    return from_json(body, now_ns, zeros) if kind == JSON else from_protobuf(body, now_ns, zeros)
 
 
 def _inflate(body: bytes, encoding: str) -> bytes:

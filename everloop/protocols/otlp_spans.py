@@ -63,6 +63,7 @@ class Export:
     spans: list[Span] = field(default_factory=list)
     rejected: int = 0
     why: str = ""
+    zeros: bool = False
     timeless: int = 0
     """Of these, spans that say neither when they began nor when they ended."""
 
@@ -90,8 +91,8 @@ class _Raw:
     links: list[dict[str, Any]]
 
 
-def from_protobuf(body: bytes, now_ns: int) -> Export:
-    """Spans of an ExportTraceServiceRequest; BadInput if the bytes are none."""
+def from_protobuf(body: bytes, now_ns: int, zeros: bool = False) -> Export:
+    """Spans of an ExportTraceServiceRequest; BadInput if the bytes are none. `zeros` takes ids that are all zero, as MLflow does."""
     from google.protobuf.message import DecodeError
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
@@ -102,7 +103,7 @@ def from_protobuf(body: bytes, now_ns: int) -> Export:
         raise BadInput(
             f"The body is not an ExportTraceServiceRequest in protobuf: {error}.", "Send OTLP/HTTP; JSON needs its content type."
         ) from None
-    export = Export()
+    export = Export(zeros=zeros)
     for resource in request.resource_spans:
         about = _pairs(resource.resource.attributes)
         for scope in resource.scope_spans:
@@ -125,7 +126,7 @@ def from_protobuf(body: bytes, now_ns: int) -> Export:
     return export
 
 
-def from_json(body: bytes, now_ns: int) -> Export:
+def from_json(body: bytes, now_ns: int, zeros: bool = False) -> Export:
     """Spans of the same request in OTLP's JSON (ids in hex, 64-bit integers as strings or numbers); BadInput if it is none."""
     try:
         request = orjson.loads(body)
@@ -134,7 +135,7 @@ def from_json(body: bytes, now_ns: int) -> Export:
         raise BadInput(
             f"The body is not an ExportTraceServiceRequest in JSON: {error}.", "See the OTLP/HTTP specification, JSON protobuf encoding."
         ) from None
-    export = Export()
+    export = Export(zeros=zeros)
     for raw, about, scope in found:
         if isinstance(raw, str):
             export.reject(raw)
@@ -187,9 +188,9 @@ def _status(code: Any) -> int:
 
 def _keep(export: Export, raw: _Raw, resource: dict[str, Any], scope: str, now_ns: int) -> None:
     """Check one span and add it; a missing start is taken as now (without an end, too, the span is not kept), an end before the start as the start."""
-    if len(raw.trace_id) != 16 or not any(raw.trace_id):
+    if len(raw.trace_id) != 16 or not (export.zeros or any(raw.trace_id)):
         return export.reject(f"A span's trace_id has {len(raw.trace_id)} bytes or is all zero; it must be 16 bytes.")
-    if len(raw.span_id) != 8 or not any(raw.span_id):
+    if len(raw.span_id) != 8 or not (export.zeros or any(raw.span_id)):
         return export.reject(f"A span's span_id has {len(raw.span_id)} bytes or is all zero; it must be 8 bytes.")
     if raw.parent_id and len(raw.parent_id) != 8:
         return export.reject(f"A span's parent_span_id has {len(raw.parent_id)} bytes; it must be 8 bytes or empty.")
@@ -234,6 +235,18 @@ def _keep(export: Export, raw: _Raw, resource: dict[str, Any], scope: str, now_n
         )
     )
     return None
+
+
+def as_span(
+    ids: tuple[str, str, str | None], name: str, times: tuple[int, int], code: str, attributes: dict[str, Any], events: list[dict[str, Any]]
+) -> Span:
+    """A span from (trace id, span id, parent id) in hex, (start, end) in nanoseconds and a status such as OK or STATUS_CODE_ERROR; its inputs,
+    outputs and kind are taken from the attributes. BadInput for ids that are none."""
+    if not (re.fullmatch("[0-9a-f]{32}", ids[0]) and re.fullmatch("[0-9a-f]{16}", ids[1])):
+        raise BadInput(f"{ids[0]!r}, {ids[1]!r} are not the ids of a trace and a span.")
+    inputs, outputs = _inputs(attributes), _outputs(attributes)
+    status: Any = {"OK": "ok", "ERROR": "error"}.get(code.removeprefix("STATUS_CODE_"), "unset")
+    return Span(*ids, name, kind_of(attributes), times[0], max(times), status, attributes, events, inputs, outputs)
 
 
 def _of_mlflow(a: dict[str, Any]) -> None:

@@ -82,31 +82,30 @@ def search(
     offset: int = 0,
 ) -> Found:
     """Traces of these experiments for which all clauses hold, newest first unless ordered otherwise."""
-    source, values = _source(project, experiments)
-    where, more = _where(project, clauses)
+    given, values = source(project, experiments)
+    where, more = condition(project, clauses)
     orders = [_order(*one) for one in order]
     values += more + [v for _, vs in orders for v in vs]
     by = ", ".join([*(text for text, _ in orders), "t.at_ms DESC", "t.trace_id"])
-    rows = _rows(con.execute(f"WITH t AS ({source}) SELECT t.* FROM t WHERE {where} ORDER BY {by} LIMIT ? OFFSET ?", [*values, limit + 1, offset]))
+    rows = _rows(con.execute(f"WITH t AS ({given}) SELECT t.* FROM t WHERE {where} ORDER BY {by} LIMIT ? OFFSET ?", [*values, limit + 1, offset]))
     return Found(_complete(con, project, rows[:limit]), len(rows) > limit)
 
 
 def by_id(con: Any, project: str, traces: Sequence[str]) -> list[dict[str, Any]]:
     """What is known of these traces, in this order; those that are not there are left out."""
-    source, values = _source(project, None, traces)
-    found = {row["trace_id"]: row for row in _rows(con.execute(f"WITH t AS ({source}) SELECT t.* FROM t", values))}
+    given, values = source(project, None, traces)
+    found = {row["trace_id"]: row for row in _rows(con.execute(f"WITH t AS ({given}) SELECT t.* FROM t", values))}
     return _complete(con, project, [found[one] for one in dict.fromkeys(traces) if one in found])
 
 
 def ids(con: Any, project: str, experiments: Sequence[str], clauses: Sequence[Clause], limit: int = -1, oldest: bool = False) -> list[str]:
     """Only the ids of the traces that `search` would find; with `oldest` in the order of their start."""
-    source, values = _source(project, experiments)
-    where, more = _where(project, clauses)
+    given, values = source(project, experiments)
+    where, more = condition(project, clauses)
     cut = (" LIMIT ?", [limit]) if limit >= 0 else ("", [])
     by = " ORDER BY t.at_ms, t.trace_id" if oldest else ""
     return [
-        row[0]
-        for row in con.execute(f"WITH t AS ({source}) SELECT t.trace_id FROM t WHERE {where}{by}{cut[0]}", [*values, *more, *cut[1]]).fetchall()
+        row[0] for row in con.execute(f"WITH t AS ({given}) SELECT t.trace_id FROM t WHERE {where}{by}{cut[0]}", [*values, *more, *cut[1]]).fetchall()
     ]
 
 
@@ -120,7 +119,7 @@ def spans_of(con: Any, project: str, traces: Sequence[str]) -> dict[str, list[di
     return found
 
 
-def _source(project: str, experiments: Sequence[str] | None, traces: Sequence[str] | None = None) -> SQL:
+def source(project: str, experiments: Sequence[str] | None, traces: Sequence[str] | None = None) -> SQL:
     """All traces of the experiments (or with these ids) as one table."""
     values: list[Any] = [project]
     told = "SELECT " + ", ".join(f'"{name}"' for name in _COLUMNS) + " FROM infos WHERE project = ?"
@@ -199,7 +198,7 @@ def _column(entity: str, key: str) -> SQL:
     return _ATTRIBUTES[key], []
 
 
-def _where(project: str, clauses: Sequence[Clause]) -> SQL:
+def condition(project: str, clauses: Sequence[Clause]) -> SQL:
     """All clauses as one condition. Those about spans must hold of one and the same span."""
     parts, values, spans, span_values = ["true"], [], [], []
     for one in clauses:

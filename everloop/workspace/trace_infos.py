@@ -17,6 +17,7 @@ from everloop.core.limits import SEEN_TRACES, TRACE_LINKS
 from everloop.core.principal import Principal, Role
 from everloop.core.types import Span
 from everloop.store import audit
+from everloop.store import telemetry_metrics as metrics
 from everloop.store import telemetry_search as searches
 
 if TYPE_CHECKING:
@@ -53,6 +54,14 @@ class TraceInfos:
             self._seen[one["trace_id"]] = None
         while len(self._seen) > SEEN_TRACES:
             del self._seen[next(iter(self._seen))]
+
+    async def add_file(self, who: Principal, id: str, spans: Sequence[Span]) -> None:
+        """Spans that an older client uploads as a file, after it told of their trace. NotFound where it did not."""
+        known = await self.get(who.need_call("send traces").reading(), id)
+        own = [one for one in spans if one.trace_id == known["trace_id"]]
+        if len(own) < len(spans):
+            raise BadInput(f"The file has spans of another trace than {id}.")
+        await self.ws.telemetry.add_durable(who.project, own, infos=[{"trace_id": known["trace_id"], "set": {"id": id}}])
 
     async def start(self, who: Principal, id: str, fields: Mapping[str, Any], judgements: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
         """Tell of a trace: `fields` are those of a row (see store/telemetry_infos), with "tags" and "metadata". Answers what is known of it now."""
@@ -115,6 +124,10 @@ class TraceInfos:
             return {"total": total, "first": len(a), "second": len(b), "both": len(a & b)}
 
         return await self._read(who, work)
+
+    async def metrics(self, who: Principal, asked: metrics.Question) -> list[dict[str, Any]]:
+        """Figures over many traces, spans or judgements (see store/telemetry_metrics)."""
+        return await self._read(who, lambda con: metrics.answer(con, who.project, asked))
 
     async def tag(self, who: Principal, id: str, key: str, value: str | None) -> None:
         """Set a tag of a trace, or take it away (None). NotFound where the trace, or the tag to take away, is not there."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import uuid
 from collections.abc import Iterator
@@ -62,6 +64,11 @@ def traced(mlflow: Any, question: str = "what is drift", tags: dict[str, str] | 
     id = mlflow.get_last_active_trace_id()
     assert isinstance(id, str)
     return id
+
+
+def b64(id: str) -> str:
+    """A trace's id as MLflow writes it in files."""
+    return base64.b64encode(bytes.fromhex(id.removeprefix("tr-"))).decode()
 
 
 def names(found: Any) -> list[str]:
@@ -187,3 +194,84 @@ def test_links_deletion_and_correlation(mlflow: Any, client: Client) -> None:
     assert not [one for one in client.traces.list(text="drift", limit=1000)["items"] if one["trace_id"] == outside.removeprefix("tr-")]
     with pytest.raises(mlflow.exceptions.MlflowException, match="not found"):
         mlflow.set_trace_tag(outside, "a", "b")
+
+
+def test_older_clients_tell_of_a_trace_and_upload_its_spans(mlflow: Any, client: Client, url: str) -> None:
+    from mlflow.entities import TraceData
+    from mlflow.entities.trace_info import TraceInfo
+    from mlflow.entities.trace_location import TraceLocation
+    from mlflow.entities.trace_state import TraceState
+    from mlflow.entities.trace_status import TraceStatus
+
+    tracing = mlflow.tracking.client.TracingClient()
+    experiment = mlflow.tracking.fluent._get_experiment_id()
+    begun = tracing.store.deprecated_start_trace_v2(experiment, 1000, {"a": "1", "b": "2"}, {"t": "x"})
+    assert (begun.status, begun.request_metadata) == (TraceStatus.IN_PROGRESS, {"a": "1", "b": "2"})
+    ended = tracing.store.deprecated_end_trace_v2(begun.request_id, 3000, TraceStatus.OK, {"a": "3"}, {"u": "y"})
+    assert (ended.status, ended.execution_time_ms, ended.request_metadata, ended.tags["u"]) == (TraceStatus.OK, 2000, {"a": "3", "b": "2"}, "y")
+    old, new = traced(mlflow), f"tr-{uuid.uuid4().hex}"
+    body = mlflow.get_trace(old).data.to_json_bytes().decode()
+    spans = TraceData.from_dict(json.loads(body.replace(old, new).replace(b64(old), b64(new))))
+    place = TraceLocation.from_experiment_id(experiment)
+    told = tracing.start_trace(TraceInfo(trace_id=new, trace_location=place, request_time=5000, execution_duration=7, state=TraceState.OK))
+    assert "mlflow.trace.spansLocation" not in told.tags, "so that the client uploads the spans"
+    tracing._upload_trace_data(told, spans)
+    assert [span.name for span in mlflow.get_trace(new).data.spans] == ["tutor", "retrieve", "llm"]
+    assert len(client.traces.get(new.removeprefix("tr-"))["spans"]) == 3
+    assert tracing._download_trace_data(told).spans[0].name == "tutor"
+
+
+def test_metrics_of_traces_spans_and_judgements(mlflow: Any) -> None:
+    from mlflow.entities.trace_metrics import AggregationType, MetricAggregation, MetricViewType
+
+    ids = [traced(mlflow) for _ in range(2)]
+    for id, value in zip(ids, (0.5, 1.0), strict=True):
+        mlflow.log_feedback(trace_id=id, name="quality", value=value)
+    experiment = mlflow.get_trace(ids[0]).info.experiment_id
+    store = mlflow.tracking.client.TracingClient().store
+
+    def asked(view: str, metric: str, figure: str, **more: Any) -> list[tuple[dict[str, str], dict[str, float]]]:
+        figures = [MetricAggregation(AggregationType(figure), **({"percentile_value": 50.0} if figure == "PERCENTILE" else {}))]
+        found = store.query_trace_metrics([experiment], MetricViewType(view), metric, figures, **more)
+        return [(point.dimensions, point.values) for point in found]
+
+    assert asked("TRACES", "trace_count", "COUNT", dimensions=["trace_status"]) == [({"trace_status": "OK"}, {"COUNT": 2})]
+    assert asked("TRACES", "total_tokens", "SUM") == [({}, {"SUM": 38})]
+    assert asked("SPANS", "span_count", "COUNT", dimensions=["span_name"], filters=['span.type = "RETRIEVER"']) == [
+        ({"span_name": "retrieve"}, {"COUNT": 2})
+    ]
+    assert asked("ASSESSMENTS", "assessment_value", "PERCENTILE", dimensions=["assessment_name"]) == [
+        ({"assessment_name": "quality"}, {"P50.0": 0.75})
+    ]
+    ((when, _),) = asked("TRACES", "latency", "AVG", time_interval_seconds=10**9, start_time_ms=0, end_time_ms=2**45)
+    assert when["time_bucket"].endswith("+00:00")
+
+
+def test_opentelemetry_with_mlflows_header_is_answered_as_mlflow_does(mlflow: Any, url: str) -> None:
+    import urllib.error
+    import urllib.request
+
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+    def post(headers: dict[str, str], **span: Any) -> tuple[int, str]:
+        request = ExportTraceServiceRequest()
+        if span:
+            request.resource_spans.add().scope_spans.add().spans.add(**span)
+        headers = {"content-type": "application/x-protobuf", **headers}
+        try:
+            with urllib.request.urlopen(urllib.request.Request(f"{url}/v1/traces", request.SerializeToString(), headers)) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode(errors="replace")
+
+    experiment = mlflow.tracking.fluent._get_experiment_id()
+    good = {"trace_id": b"1" * 16, "span_id": b"2" * 8, "name": "n", "start_time_unix_nano": 10**9, "end_time_unix_nano": 2 * 10**9}
+    with_id = {"x-mlflow-experiment-id": experiment}
+    assert post(with_id, **good) == (200, "")
+    assert post({"x-mlflow-experiment-id": "99999"}, **good)[0] == 404
+    assert post({**with_id, "content-type": "text/plain"}, **good)[0] == 400
+    assert post(with_id)[0] == 400
+    assert post(with_id, **{**good, "trace_id": b""})[0] == 422
+    assert post({}, trace_id=b"3" * 16, span_id=b"4" * 8, name="without a time")[0] == 422
+    (found,) = mlflow.search_traces(return_type="list")
+    assert (found.info.trace_id, found.info.execution_duration, found.data.spans[0].name) == ("tr-" + "31" * 16, 1000, "n")

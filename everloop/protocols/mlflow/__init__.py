@@ -16,7 +16,7 @@ from everloop.protocols.mlflow import artifacts, evaluation, models, registry, t
 
 TABLE = [*tracking.ROUTES, *models.ROUTES, *registry.ROUTES, *artifacts.ROUTES, *traces.ROUTES, *evaluation.ROUTES]
 PREFIXES = [f"{prefix}/{number}" for prefix in ("/api", "/ajax-api") for number in ("2.0", "3.0")]
-SEARCHES = ("search", "search-datasets", "get-latest-versions", "calculate-filter-correlation")
+SEARCHES = ("search", "search-datasets", "get-latest-versions", "calculate-filter-correlation", "metrics")
 """Last parts of POSTs that only read."""
 
 

@@ -1,6 +1,7 @@
 """MLflow's artifact proxy. Paths are names in the records, never paths of a disk; a `..` is refused all the same.
 
 EXPERIMENT/RUN/artifacts/FILE               a file of a run
+EXPERIMENT/traces/TRACE/artifacts/traces.json    a trace's spans, which live in telemetry
 EXPERIMENT/models/MODEL/artifacts/FILE      a file of a logged model
 everloop/KIND/NAME/VERSION/FILE             a file of an asset's version (read only)
 anything else                               kept under the whole path, in the project
@@ -15,7 +16,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from everloop.assets.runs import check_path
-from everloop.core.errors import BadInput, EverloopError, NotFound
+from everloop.core.errors import BadInput, EverloopError, NotFound, TooLarge
+from everloop.core.limits import BODY_BYTES
+from everloop.protocols.mlflow import trace_files
 from everloop.protocols.mlflow.wire import Call, Missing, failure, reply
 
 OTHER = "mlflow-artifacts"
@@ -48,6 +51,9 @@ async def answer(request: Request, ws: Any) -> Response:
             under = request.query_params.get("path", "")
             sort, owner, rest = place(under)
             return reply({"files": children(await files_of(ws, who, sort, owner, rest), rest)})
+        spans = trace_files.PATH.fullmatch(path)
+        if spans and request.method in ("GET", "PUT"):
+            return await _trace_file(request, ws, who, spans[1])
         sort, owner, rest = place(path)
         if not rest:
             raise BadInput(f"Invalid path: {path!r} names no file.")
@@ -64,6 +70,17 @@ async def answer(request: Request, ws: Any) -> Response:
         raise Missing(f"{request.method} is not spoken here.")
     except EverloopError as error:
         return failure(error)
+
+
+async def _trace_file(request: Request, ws: Any, who: Any, id: str) -> Response:
+    """A trace's spans as a file: read from telemetry, and put there."""
+    if request.method == "GET":
+        return Response(await trace_files.written(ws, who, id), media_type="application/json", headers=trace_files.HEADERS)
+    body = await request.body()
+    if len(body) > BODY_BYTES:
+        raise TooLarge(f"The file is {len(body)} bytes; a trace's spans may be {BODY_BYTES}.", "Send them as OpenTelemetry, in parts.")
+    await trace_files.taken(ws, who, id, body)
+    return reply({})
 
 
 async def files_of(ws: Any, who: Any, sort: str, owner: str, under: str = "") -> list[dict[str, Any]]:

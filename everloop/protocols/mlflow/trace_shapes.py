@@ -160,12 +160,7 @@ def _whole(value: Any) -> Any:
 
 def span(one: Mapping[str, Any], id: str) -> dict[str, Any]:
     """An OpenTelemetry span, as JSON of its protobuf message (bytes in base64)."""
-    attributes = {k: v for k, v in one["attributes"].items() if not k.startswith("otel.")}
-    attributes["mlflow.traceRequestId"] = id
-    for key, value in (("mlflow.spanInputs", one["inputs"]), ("mlflow.spanOutputs", one["outputs"])):
-        if value is not None:
-            attributes.setdefault(key, value)
-    attributes.setdefault("mlflow.spanType", {"SPAN": "UNKNOWN"}.get(one["kind"], one["kind"]))
+    attributes = attributes_of(one, id)
     code = {"ok": "STATUS_CODE_OK", "error": "STATUS_CODE_ERROR"}.get(one["status"], "STATUS_CODE_UNSET")
     status = {"code": code, "message": one["attributes"].get("otel.status_description") or ""}
     return _lacking(
@@ -188,6 +183,17 @@ def span(one: Mapping[str, Any], id: str) -> dict[str, Any]:
             "status": status,
         }
     )
+
+
+def attributes_of(one: Mapping[str, Any], id: str) -> dict[str, Any]:
+    """A span's attributes as MLflow's client reads them: with what it read and answered, its type, and its trace's id."""
+    attributes = {k: v for k, v in one["attributes"].items() if not k.startswith("otel.")}
+    attributes["mlflow.traceRequestId"] = id
+    for key, value in (("mlflow.spanInputs", one["inputs"]), ("mlflow.spanOutputs", one["outputs"])):
+        if value is not None:
+            attributes.setdefault(key, value)
+    attributes.setdefault("mlflow.spanType", {"SPAN": "UNKNOWN"}.get(one["kind"], one["kind"]))
+    return attributes
 
 
 def _pairs(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:

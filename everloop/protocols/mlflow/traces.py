@@ -10,10 +10,14 @@ import math
 from typing import Any
 
 import orjson
+from starlette.responses import Response
 
+from everloop.assets.trace_filter import parse_equal
 from everloop.core.errors import BadInput, NotFound
+from everloop.protocols.mlflow import trace_files
 from everloop.protocols.mlflow import trace_shapes as shapes
 from everloop.protocols.mlflow.wire import Call, lacking
+from everloop.store.telemetry_metrics import JUDGEMENTS, SPANS, Question
 from everloop.store.telemetry_search import NAME_TAG
 
 STATS = "mlflow.trace.sizeStats"
@@ -178,26 +182,66 @@ async def correlation(call: Call) -> Any:
         call.who, experiments, call.need("filter_string1"), call.need("filter_string2"), str(call.get("base_filter", "") or "")
     )
     first, second, both, total = counts["first"], counts["second"], counts["both"], counts["total"]
+    known = total and first and second  # else nothing can be said
     found = {
-        "npmi": _npmi(both, first, second, total),
-        "npmi_smoothed": _npmi(both + 0.5, first + 1.0, second + 1.0, total + 2.0) if total and first and second else None,
+        "npmi": _npmi(both, first, second, total) if known else "NaN",
+        "npmi_smoothed": _npmi(both + 0.5, first + 1.0, second + 1.0, total + 2.0) if known else "NaN",
         "filter1_count": first,
         "filter2_count": second,
         "joint_count": both,
         "total_count": total,
     }
-    return lacking(found)
+    return found
 
 
-def _npmi(both: float, first: float, second: float, total: float) -> float | None:
-    """Between -1 (never together) and 1 (always together); None where a filter matches nothing, so that nothing can be said."""
-    if not (total and first and second):
-        return None
+def _npmi(both: float, first: float, second: float, total: float) -> float:
+    """Between -1 (never together) and 1 (always together)."""
     if both == 0:
         return -1.0
     if both == total:
         return 1.0
     return max(-1.0, min(1.0, math.log(both * total / (first * second)) / -math.log(both / total)))
+
+
+async def metrics(call: Call) -> Any:
+    """POST traces/metrics."""
+    if not call.listed("experiment_ids"):
+        raise BadInput("Missing value for required parameter 'experiment_ids'.")
+    figures = [(str(one.get("aggregation_type")), one.get("percentile_value")) for one in call.listed("aggregations") if isinstance(one, dict)]
+    if not figures:
+        raise BadInput("Missing value for required parameter 'aggregations'.")
+    on_traces, on_spans, on_judgements = parse_equal([str(one) for one in call.listed("filters")])
+    limit, token = call.number("max_results", 1000), str(call.get("page_token", "") or "0")
+    if not token.isdigit():
+        raise BadInput(f"Invalid page token {token!r}.", "Use the next_page_token of an earlier answer.")
+    view = str(call.need("view_type"))
+    if (on_spans and view != SPANS) or (on_judgements and view != JUDGEMENTS):
+        raise BadInput(f"Filtering by {'span' if on_spans else 'assessment'} is not supported for the view {view}.")
+    moments = {name: call.number(f"{name}_time_ms", 0, 0, 2**53) if call.get(f"{name}_time_ms") is not None else None for name in ("start", "end")}
+    asked = Question(
+        view,
+        call.need("metric_name"),
+        [(kind, None if value is None else float(value)) for kind, value in figures],
+        [str(one) for one in call.listed("experiment_ids")],
+        [str(one) for one in call.listed("dimensions")],
+        on_traces,
+        on_spans,
+        on_judgements,
+        call.number("time_interval_seconds", 0, 1, 10**9) if call.get("time_interval_seconds") is not None else None,
+        moments["start"],
+        moments["end"],
+        limit,
+        int(token),
+    )
+    rows = await call.ws.trace_infos.metrics(call.who, asked)
+    points = [{"metric_name": asked.metric, **row} for row in rows[:limit]]
+    return lacking({"data_points": points, "next_page_token": str(int(token) + limit) if len(rows) > limit else None})
+
+
+async def artifact(call: Call) -> Any:
+    """GET get-trace-artifact: the spans as the file that older clients keep."""
+    id = call.need("request_id")
+    return Response(await trace_files.written(call.ws, call.who, id), media_type="application/octet-stream", headers=trace_files.HEADERS)
 
 
 async def create_assessment(call: Call) -> Any:
@@ -289,6 +333,8 @@ ROUTES = [
     ("POST", "traces/link-to-run", link_run),
     ("POST", "traces/link-prompts", link_prompts),
     ("POST", "traces/calculate-filter-correlation", correlation),
+    ("POST", "traces/metrics", metrics),
+    ("GET", "get-trace-artifact", artifact),
     ("GET", "traces/{id}", get_info),
     ("PATCH", "traces/{id}", end),
     ("GET", "traces/{id}/info", get_info_v2),
