@@ -34,9 +34,33 @@ def search(
 ) -> tuple[list[dict[str, Any]], bool]:
     """(runs that fit, whether there are more). Newest start first when no order is told.
 
+    What fits is told as to `fitting`; `points` as in `runs.show`.
+    """
+    statement = fitting(
+        tx, filter, experiment_ids=experiment_ids, experiment=experiment, view=view, parent=parent, kind=kind, pipeline=pipeline, text=text
+    )
+    statement = _ordered(statement, order_by or [])
+    limit = max(0, min(limit, RUN_PAGE_MAX))
+    rows = tx.rows(statement.limit(limit + 1).offset(offset))
+    return runs.show(tx, rows[:limit], points), len(rows) > limit
+
+
+def fitting(
+    tx: Tx,
+    filter: str = "",
+    *,
+    experiment_ids: list[str] | None = None,
+    experiment: str | None = None,
+    view: str = "active",
+    parent: str | None = None,
+    kind: str | None = None,
+    pipeline: str | None = None,
+    text: str = "",
+) -> Any:
+    """The select of runs that fit, in no order; BadInput for a filter or view that cannot be.
+
     `experiment` is a name; `experiment_ids` ids; neither means all. `view` is active, deleted or all. `parent`, `kind` and `pipeline` must be
-    equal; `text` is part of the name;
-    `points` as in `runs.show`.
+    equal; `text` is part of the name.
     """
     if view not in experiments.VIEWS:
         raise BadInput(f"There is no view {view!r}.", f"Views: {', '.join(experiments.VIEWS)}.")
@@ -59,10 +83,7 @@ def search(
         statement = statement.where(table.c.name.icontains(text, autoescape=True))
     for clause in run_filter.parse(filter, run_filter.RUNS):
         statement = statement.where(_condition(tx, clause))
-    statement = _ordered(statement, order_by or [])
-    limit = max(0, min(limit, RUN_PAGE_MAX))
-    rows = tx.rows(statement.limit(limit + 1).offset(offset))
-    return runs.show(tx, rows[:limit], points), len(rows) > limit
+    return statement
 
 
 def _condition(tx: Tx, clause: run_filter.Clause) -> Any:

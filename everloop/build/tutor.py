@@ -15,7 +15,7 @@ from typing import Any
 
 from everloop.assets.suites import parse
 from everloop.checks.groundedness import sentences
-from everloop.checks.off_topic import share_known
+from everloop.checks.off_topic import by_term, share_known
 from everloop.checks.text import STOP, content, stem, words
 from everloop.core.errors import NotFound
 
@@ -77,7 +77,7 @@ If the passages do not answer the question, say that you could not find an answe
 VERSIONS: list[dict[str, Any]] = [
     {
         "text": _FIRST,
-        "settings": {"retrieval": {"k": 2, "mode": "text"}, "answer": {"sentences": 1, "min_score": 0.25, "citations": True}},
+        "settings": {"retrieval": {"k": 2, "mode": "text"}, "answer": {"sentences": 1, "min_score": 0.3, "citations": True}},
         "what": "a first try: 2 passages found by keywords, 1 sentence",
     },
     {
@@ -87,7 +87,7 @@ VERSIONS: list[dict[str, Any]] = [
     },
     {
         "text": _THIRD,
-        "settings": {"retrieval": {"k": 5, "mode": "hybrid"}, "answer": {"sentences": 3, "min_score": 0.25, "citations": True}},
+        "settings": {"retrieval": {"k": 5, "mode": "hybrid"}, "answer": {"sentences": 3, "min_score": 0.3, "citations": True}},
         "what": "looks wider and says more: 5 passages found by keywords and meaning, up to 3 sentences",
     },
 ]
@@ -120,7 +120,8 @@ def topic(texts: list[str]) -> tuple[dict[str, float], float]:
     shares = []
     for text, bag in zip(texts, bags, strict=True):
         known = {word: w for word, w in weight.items() if count[word] > 1 or word not in bag}
-        shares += [share for s in sentences(text) if _PROSE.fullmatch(s) and (share := share_known(s, known)) is not None]
+        near = by_term(known)
+        shares += [share for s in sentences(text) if _PROSE.fullmatch(s) and (share := share_known(s, known, near)) is not None]
     if len(bags) < 3 or len(shares) < 1 / FALSE_ALARMS:
         return {}, 0.0
     shares.sort()

@@ -12,6 +12,8 @@ from everloop.checks.base import TextCheck
 from everloop.checks.text import content, stem
 from everloop.core.errors import BadInput
 from everloop.core.types import Score, Utterance
+from everloop.store.synonyms import NEAR, related, tells
+from everloop.store.words import stem as as_term
 
 _CHAT = frozenset(
     map(
@@ -40,16 +42,28 @@ _CHAT = frozenset(
 )
 
 
-def share_known(text: str, known: Mapping[str, float]) -> float | None:
-    """Share of a text's content words (stems) that are known, each with its weight; an unknown one weighs as much as the heaviest there is.
+def share_known(text: str, known: Mapping[str, float], near: Mapping[str, float] | None = None) -> float | None:
+    """Share of a text's content words (stems) that are known, each with its weight; an unknown one weighs as much as the heaviest there is, or where
+    a word that may stand for it is known (`near`, see `by_term`) as much as that, and counts for NEAR of it. Vague words weigh half.
 
     None where the text has none (a greeting).
     """
     asked = [w for w in dict.fromkeys(content(text)) if w not in _CHAT]
     if not asked:
         return None
-    most = max(known.values(), default=1.0)
-    return sum(known.get(w, 0.0) for w in asked) / sum(known.get(w, most) for w in asked)
+    most, near = max(known.values(), default=1.0), by_term(known) if near is None else near
+    have = whole = 0.0
+    for word in asked:
+        term = as_term(word)
+        own, other = known.get(word, 0.0), max((near.get(t, 0.0) for t in related(term)), default=0.0)
+        have += tells(term) * max(own, NEAR * other)
+        whole += tells(term) * (own or other or most)
+    return have / whole
+
+
+def by_term(known: Mapping[str, float]) -> dict[str, float]:
+    """Known stems by the terms that the list of related words has."""
+    return {as_term(word): weight for word, weight in known.items()}
 
 
 @checks.add("off_topic")
@@ -88,10 +102,15 @@ class OffTopic(TextCheck):
                 found[w] = max(found.get(w, 0.0), float(weight))
         return found
 
+    @cached_property
+    def near(self) -> Mapping[str, float]:
+        """The same by terms."""
+        return by_term(self.known)
+
     def judge(self, text: Utterance) -> Score:
         """Fail where nothing of the question belongs to the topic; of an answer, its question is judged."""
         question = text.question if text.stage == "output" and text.question else text.text
-        share = share_known(question, self.known)
+        share = share_known(question, self.known, self.near)
         if share is None:
             return Score(self.name, None, "pass", 1, None, self.name, "It asks nothing in particular.")
         score = _best(text.context)

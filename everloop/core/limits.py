@@ -70,6 +70,14 @@ RUN_VALUE_CHARS = 100_000
 """Length of the value of a param or tag of a run."""
 RUN_PAGE_MAX = 50_000
 """Runs that one search answers at most (the MLflow client asks for that many)."""
+RUN_GROUPS = 200
+"""Groups that a table of runs shows at most."""
+RUN_KEYS = 2_000
+"""Keys of params, of metrics and of tags that a table of runs offers as columns."""
+RUNS_CHANGED = 1_000
+"""Runs that one request deletes, restores or tags."""
+RUNS_EXPORTED = 20_000
+"""Runs in one CSV file of a table."""
 HISTORY_POINTS = 25_000
 """Points of a metric's history in one page when not told."""
 FILTER_CHARS = 10_000

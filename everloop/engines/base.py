@@ -46,8 +46,8 @@ class Embedder(Protocol):
     def embed(self, texts: Sequence[str]) -> Any:
         """A float32 array of `dims` columns, one row a text, of length 1 (a row of zeros where a text says nothing to it)."""
 
-    def share(self, text: str) -> float:
-        """How much of a text the embedder takes in, from 0 to 1; 1 for those that cannot tell."""
+    def asked(self, text: str) -> Any:
+        """A question's vector; its length, from 0 to 1, says how much of the question the embedder takes in (1 for those that cannot tell)."""
 
     def save(self) -> bytes:
         """What `load` needs besides the settings; b"" where nothing."""

@@ -1,13 +1,12 @@
 """An answerer that needs no download and invents nothing: the best sentences of the retrieved passages, each cited.
 
 A sentence's score is the share of the question's weight that it covers: each term weighs the more, the fewer passages of all documents hold it
-(inverse document frequency); terms in headings above and in neighbours count less, and a long sentence or one from a passage that was found
-late counts less. Sentences are chosen by maximal marginal relevance (Carbonell and Goldstein, 1998). It declines where the best sentence, with
+(inverse document frequency), a name more than another word, one that people need to ask at all less; words that may stand for a term, terms in
+headings above and in neighbours count less, and a long sentence or one from a passage that was found late counts less. Sentences are chosen by maximal marginal relevance (Carbonell and Goldstein, 1998). It declines where the best sentence, with
 the headings above it, covers less than `min_score` of the question's weight.
 
-On 98 answerable and 30 unanswerable questions about everloop's own documentation (it was improved while looking at most of these, so read it as
-an upper bound): with 4 passages, 3 sentences and min_score 0.25 it declined 9 % of the answerable ones and 70 % of the unanswerable, and its
-answers had 66 % of the expected answers' words. Asked in other words than the documents', it finds less.
+How often it declines, and how much of an answer it finds, when questions keep to the documents' words and when they avoid them:
+benchmarks/RESULTS.md.
 """
 
 from __future__ import annotations
@@ -25,17 +24,20 @@ from everloop.core.types import Answer, Call, Chat, Chunk, Message, Serve, Usage
 from everloop.engines.base import Secrets, llms
 from everloop.engines.chat import question_of, text_of
 from everloop.engines.words import sentences, words
+from everloop.store.synonyms import NEAR, related
 from everloop.store.words import terms
 
 REFUSAL = "I could not find an answer to that in the documents I have."
 """What it says when no sentence scores enough."""
-DEFAULTS = {"sentences": 3, "min_score": 0.25, "citations": True}
+DEFAULTS = {"sentences": 3, "min_score": 0.3, "citations": True}
 """Parameters and their values when neither release nor prompt says."""
 PLACE_BONUS, CONTEXT_SHARE, TITLE_SHARE, REPETITION, PASSAGE_SHARE, CODE_SHARE = 0.1, 0.3, 0.6, 0.6, 0.5, 0.8
 """Weights: of an early place, of terms in neighbours, of terms in title and headings, against repeating what was chosen, of how well the passage
 was found beside the best one, and of a line of code beside a sentence."""
 LONG = 10
 """Content words above which a sentence is long: it covers more of any question, so it counts less."""
+NAMED = 2.0
+"""How much a name in a question (a capital or a digit after the first word) counts beside another word as rare."""
 KEEP = 0.45
 """A further sentence must score at least this share of the best one's."""
 _MARKS = re.compile(r"^\s*(?:#{1,6}\s+|[-*+]\s+|>\s+|\d+[.)]\s+)|`+|\*{1,3}(?=\S)|(?<=\S)\*{1,3}|(?<!\w)_{1,3}(?=\w)|(?<=\w)_{1,3}(?!\w)")
@@ -98,12 +100,12 @@ def answer(
     found = _candidates(passages)
     if not asked or not found:
         return refusal, [], 0.0
-    weights = _shares(asked, rarity) if rarity else _weights(asked, found)
+    weights = _shares(asked, _named(question, rarity)) if rarity else _weights(asked, found)
     for candidate in found:
         _score(candidate, asked, weights)
     chosen = _choose(found, max(1, int(settings.get("sentences", 3))))
-    best = max((sum(weights[t] for t in asked if t in c.terms or t in c.title) for c in chosen), default=0.0)
-    if best < float(settings.get("min_score", DEFAULTS["min_score"])) or not any(c.terms & asked for c in found):
+    best = max((sum(weights[t] * max(_met(t, c.terms), _met(t, c.title)) for t in asked) for c in chosen), default=0.0)
+    if best < float(settings.get("min_score", DEFAULTS["min_score"])) or not any(_met(t, c.terms) for c in found for t in asked):
         return refusal, [], best
     return _compose(chosen, passages, bool(settings.get("citations", True)), best)
 
@@ -182,15 +184,11 @@ def _weights(asked: frozenset[str], found: Sequence[Candidate]) -> dict[str, flo
 
 def _score(candidate: Candidate, asked: frozenset[str], weights: Mapping[str, float]) -> None:
     """How well a sentence answers: the share of the question that it covers, less the longer it is and the worse its passage was found."""
-    covered = 0.0
+    covered = own = 0.0
     for term in asked:
-        if term in candidate.terms:
-            covered += weights[term]
-        elif term in candidate.title:
-            covered += TITLE_SHARE * weights[term]
-        elif term in candidate.context:
-            covered += CONTEXT_SHARE * weights[term]
-    own = sum(weights[t] for t in asked & candidate.terms)
+        here = _met(term, candidate.terms)
+        own += here * weights[term]
+        covered += weights[term] * max(here, TITLE_SHARE * _met(term, candidate.title), CONTEXT_SHARE * _met(term, candidate.context))
     candidate.covered = covered
     long = 1 / (1 + max(0, len(candidate.terms) - LONG) / (2 * LONG))
     short = min(1.0, len(candidate.terms) / 4)
@@ -198,6 +196,18 @@ def _score(candidate: Candidate, asked: frozenset[str], weights: Mapping[str, fl
     candidate.score = min(1.0, (0.7 * covered + 0.3 * own + PLACE_BONUS / (1 + candidate.place) * covered) * long * short * found)
     if candidate.code:
         candidate.score *= CODE_SHARE
+
+
+def _met(term: str, bag: frozenset[str]) -> float:
+    """How far words meet a term: 1 where it is among them, NEAR where one is that may stand for it."""
+    return 1.0 if term in bag else NEAR if any(t in bag for t in related(term)) else 0.0
+
+
+def _named(question: str, rarity: Mapping[str, float]) -> dict[str, float]:
+    """The weights of a question's terms, more for names: who asks about one is not answered by what is said of others."""
+    first = words(question)[:1]
+    names = {t for word in words(question) if word not in first and (word != word.lower() or any(c.isdigit() for c in word)) for t in terms(word)}
+    return {t: w * (NAMED if t in names else 1.0) for t, w in rarity.items()}
 
 
 def _choose(found: list[Candidate], count: int) -> list[Candidate]:

@@ -12,6 +12,7 @@ from typing import Any
 from everloop.core.errors import BadInput
 from everloop.engines.base import Read, embedders
 from everloop.store.npz import pack, unpack
+from everloop.store.synonyms import related, tells
 from everloop.store.words import terms
 
 DIMS = 128
@@ -21,6 +22,8 @@ FEW = 16
 VOCABULARY = 60_000
 """Terms kept at most: those that most texts hold."""
 POWER_ITERATIONS = 5
+RELATED = 0.5
+"""Weight in a question's vector of the words that may stand for one of its own, beside that one."""
 
 
 @embedders.add("lsa")
@@ -86,15 +89,30 @@ class Lsa:
         ids = np.array([j for j, _ in found], np.int64)
         return ids, (1 + np.log(np.array([n for _, n in found], np.float32))) * self.weights[ids]
 
-    def share(self, text: str) -> float:
-        """The length of a text's terms that the dimensions hold, over the length of all; a term that it does not know counts as one of a single text."""
+    def asked(self, text: str) -> Any:
+        """See `Embedder.asked`: the question's terms, and at RELATED of its weight those that may stand for each (store/synonyms).
+
+        Its length is the root of the length of what the dimensions hold over that of the question's own terms (one that it does not know counts as
+        one of a single text), less for fewer than DIMS dimensions: fitted on few texts it tells little.
+        """
         import numpy as np
 
         counts = Counter(terms(text))
-        ids, values = self._known(counts)
-        unknown = sum((1 + np.log(n)) ** 2 for t, n in counts.items() if t not in self.names)
-        whole = float(np.sqrt((values**2).sum() + unknown))
-        return min(1.0, float(np.linalg.norm(np.einsum("i,ij->j", values, self.components[ids]))) / whole) if len(ids) else 0.0
+        ids, values, whole = [], [], 0.0
+        for term, n in counts.items():
+            told, known = (1 + float(np.log(n))) * tells(term), self.names.get(term)
+            own = told * (1.0 if known is None else float(self.weights[known]))
+            whole += own**2
+            if known is not None:
+                ids.append(known)
+                values.append(own)
+            others = [self.names[t] for t in related(term) if t in self.names and t not in counts]
+            ids += others
+            values += [tells(term) * RELATED * float(self.weights[i]) / len(others) ** 0.5 for i in others]
+        made = np.einsum("i,ij->j", np.array(values, np.float32), self.components[np.array(ids, np.int64)])
+        length = float(np.linalg.norm(made))
+        share = min(1.0, length / whole**0.5) ** 0.5 * min(1.0, self.dims / DIMS) if whole else 0.0
+        return made * np.float32(share / length) if length > 1e-9 else made
 
     def save(self) -> bytes:
         """As npz."""

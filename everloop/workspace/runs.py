@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from everloop.assets import experiments, logged_models, run_links, run_metrics, run_search, runs
+from everloop.assets import experiments, logged_models, run_links, run_metrics, run_search, run_table, runs
 from everloop.core.errors import BadInput
-from everloop.core.limits import HISTORY_POINTS
+from everloop.core.limits import HISTORY_POINTS, RUNS_CHANGED
 from everloop.core.principal import Principal, Role
 
 if TYPE_CHECKING:
@@ -162,6 +162,36 @@ class Runs:
 
         items, left = await self.ws.records.read(who.need(Role.viewer), work)
         return {"items": items, "next": _encode([offset + len(items)]) if left else None}
+
+    async def count(self, who: Principal, filter: str = "", experiment: str | None = None, **more: Any) -> int:
+        """How many runs fit: as `search`, without order and page."""
+        return await self.ws.records.read(who.need(Role.viewer), lambda tx: run_table.count(tx, filter, experiment=experiment, **more))
+
+    async def keys(self, who: Principal) -> dict[str, list[dict[str, Any]]]:
+        """Keys of metrics, params and tags that runs have: see `assets.run_table.keys`."""
+        return await self.ws.records.read(who.need(Role.viewer), run_table.keys)
+
+    async def groups(
+        self, who: Principal, by: str, metrics: Sequence[str] = (), filter: str = "", experiment: str | None = None, **more: Any
+    ) -> dict[str, Any]:
+        """Runs that fit in groups, with mean, least and greatest value of metrics: see `assets.run_table.groups`."""
+        work = lambda tx: run_table.groups(tx, by, metrics, filter, experiment=experiment, **more)
+        return await self.ws.records.read(who.need(Role.viewer), work)
+
+    async def change_many(self, who: Principal, ids: Sequence[str], *, tags: Mapping[str, Any] | None = None, deleted: bool | None = None) -> None:
+        """Tag, delete or restore several runs, all or none; NotFound for one that is not there."""
+        who.need(Role.editor, "change runs")
+        if not 1 <= len(ids) <= RUNS_CHANGED:
+            raise BadInput(f"{len(ids)} runs are named.", f"Name 1 to {RUNS_CHANGED}.")
+
+        def work(tx: Any) -> None:
+            for id in ids:
+                if tags:
+                    runs.log(tx, id, tags=tags)
+                if deleted is not None:
+                    (runs.delete if deleted else runs.restore)(tx, id)
+
+        await self.ws.records.write(who, work)
 
     async def artifacts(self, who: Principal, id: str, under: str = "") -> list[dict[str, Any]]:
         """Files of a run (below a folder): [{"path", "digest", "size", "at"}]."""

@@ -6,12 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.tutor import QUESTIONS
 from everloop.assets import policies, suites
+from everloop.assets.chunks import chunks
 from everloop.assets.documents import read
 from everloop.build import tutor
 from everloop.build.printed import to_pdf
 from everloop.core.types import Utterance
+from everloop.engines import extractive
+from everloop.engines.lsa import Lsa
 from everloop.evaluate.rules import parse
+from everloop.store.vectors import indexed
+from everloop.store.vectors.arrays import Arrays
 from everloop.workspace.assets import make_check
 
 
@@ -44,6 +50,24 @@ def test_every_expected_source_is_a_document(folder: Path, cases: list[dict]) ->
     for case in cases:
         assert case["kind"] != "answerable" or case["expected_sources"], case["id"]
         assert set(case["expected_sources"]) <= there, case["id"]
+
+
+def test_questions_in_other_words_than_the_documents_find_and_are_answered(folder: Path) -> None:
+    """The development questions of benchmarks/tutor_dev.jsonl: without related words 0.57 found their document and 0.64 were declined."""
+    documents = [read(p.relative_to(folder).as_posix(), p.read_bytes()).to_json() for p in sorted(folder.rglob("*")) if p.is_file()]
+    passages = list(chunks(documents, **tutor.CHUNKS))
+    index = Arrays.create(passages, Lsa.fit([indexed(p) for p in passages], {"dims": 128}))
+    rule = next(r for r in tutor.policy([d["text"] for d in documents])["rules"] if r["check"] == "off_topic")
+    off_topic, settings = make_check("off_topic", rule["params"]), tutor.VERSIONS[2]["settings"]
+    found: dict[str, list[bool]] = {"hit": [], "answerable": [], "unanswerable": [], "off_topic": []}
+    for case in suites.parse(QUESTIONS.with_name("tutor_dev.jsonl").read_bytes()):
+        passed = index.search(case["question"], settings["retrieval"]["k"])
+        cited = extractive.answer(case["question"], passed, settings["answer"], index.weights(case["question"]))[1]
+        found[case["kind"]].append(not cited or off_topic(Utterance(case["question"])).verdict == "fail")
+        if case["kind"] == "answerable":
+            found["hit"].append(any(p["path"].endswith(s) for p in passed[:4] for s in case["expected_sources"]))
+    share = {kind: sum(told) / len(told) for kind, told in found.items()}
+    assert share["hit"] >= 0.72 and share["answerable"] <= 0.3 and share["unanswerable"] >= 0.6 and share["off_topic"] >= 0.7, share
 
 
 def test_the_gates_requirements_parse() -> None:

@@ -25,7 +25,9 @@ def test_vectors_are_unit_rows_the_same_each_time_and_near_for_what_is_alike() -
     doctor, physician, motor = made.embed(["doctor", "physician", "motor"])
     assert doctor @ physician > 0.8 > 0.2 > doctor @ motor
     assert not made.embed(["xyzzy"]).any()
-    assert 1 >= made.share("doctor hospital") > made.share("doctor hospital xyzzy") > 0 == made.share("xyzzy")
+    assert made.asked("bike") @ motor == 0 < made.asked("automobile vehicle") @ motor
+    length = lambda text: float(np.linalg.norm(made.asked(text)))
+    assert 1 >= length("doctor hospital") > length("doctor hospital xyzzy") > 0 == length("xyzzy")
 
 
 def test_saved_and_loaded_it_embeds_the_same_and_holds_no_pickle() -> None:

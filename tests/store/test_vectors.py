@@ -81,7 +81,7 @@ def test_text_scores_are_bm25() -> None:
     texts = ["red red green", "green blue", "blue blue blue red"]
     postings = Postings.of(texts)
     postings.weigh(float(np.mean([3, 2, 4])))
-    got = postings.score({t: rarity(postings.found_in(t), 3) for t in ("red", "blue")})
+    got = postings.score([{t: rarity(postings.found_in(t), 3)} for t in ("red", "blue")])
     bags = [terms(t) for t in texts]
 
     def bm25(bag: list[str], term: str) -> float:
@@ -132,7 +132,7 @@ def test_a_large_index_is_looked_through_quickly_and_scored_exactly(monkeypatch:
 
     monkeypatch.setattr(arrays_store, "COARSE_ABOVE", 0)
     monkeypatch.setattr(arrays_store, "COARSE_KEPT", 20)
-    index = stores.get("arrays").create(chunks, SimpleNamespace(embed=embed, share=lambda text: 1.0))
+    index = stores.get("arrays").create(chunks, SimpleNamespace(embed=embed, asked=lambda text: embed([text])[0]))
     assert index.segments[0].coarse is not None
     hits = [{p["chunk"] for p in index.search(q, 10, "vector")} & {str(j) for j in np.argsort(-(vectors @ v))[:10]} for q, v in queries.items()]
     assert sum(map(len, hits)) / 200 >= 0.98

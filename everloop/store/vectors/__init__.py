@@ -24,8 +24,8 @@ class Embedder(Protocol):
     def embed(self, texts: Sequence[str]) -> Any:
         """A float32 array of unit rows (a row of zeros where a text says nothing to the embedder)."""
 
-    def share(self, text: str) -> float:
-        """How much of a text the embedder takes in, from 0 to 1: its nearness counts for less where that is little."""
+    def asked(self, text: str) -> Any:
+        """A question's vector. Its length, from 0 to 1, says how much of it the embedder takes in: its nearness counts for less where that is little."""
 
 
 class Index(Protocol):
@@ -42,7 +42,7 @@ class Index(Protocol):
         """
 
     def weights(self, query: str) -> dict[str, float]:
-        """The query's terms with how much each tells: the fewer passages hold it, the more (from 0 up)."""
+        """The query's terms with how much each tells: the fewer passages hold it, the more (from 0 up); less for words that people need to ask at all."""
 
     def replace(self, chunks: Iterable[Mapping[str, Any]], drop: Iterable[str] = ()) -> Index:
         """An index in which the documents of these chunks stand anew, and those of `drop` are gone. This one stays as it is."""

@@ -3,8 +3,8 @@
 An index is a list of segments. The first holds what was built at once; each `replace` adds a small one and marks what it replaces as gone,
 so that one document is indexed anew without touching the rest. Passages and vectors are Parquet, terms are npz: no pickle.
 
-Hybrid score: half the share of what was asked (in BM25 terms) that is there, half the cosine times the root of the share of the question that
-the embedder knows. Both are absolute, so a floor (`min_score`) means the same for every query, and neither is bent by how the other ranks;
+Hybrid score: half the share of what was asked (in BM25 terms, or at a discount in words that may stand for them) that is there, half the cosine
+times the root of the share of the question that the embedder knows. Both are absolute, so a floor (`min_score`) means the same for every query, and neither is bent by how the other ranks;
 benchmarks/RESULTS.md has it beside rank fusion.
 """
 
@@ -17,6 +17,7 @@ from typing import Any
 
 from everloop.core.errors import Corrupt
 from everloop.core.limits import QUERY_CHARS, QUERY_TERMS, RETRIEVE_MAX
+from everloop.store.synonyms import NEAR, phrases, related, tells
 from everloop.store.vectors import Embedder, Mode, Read, indexed, need_mode, stores
 from everloop.store.vectors.coarse import Coarse
 from everloop.store.vectors.postings import K1, Postings, rarity
@@ -73,7 +74,7 @@ class Segment:
         """Passages that count."""
         return self.n - (0 if self.gone is None else int(self.gone.sum()))
 
-    def best(self, asked: dict[str, float], ceiling: float, vector: Any, mode: Mode, k: int) -> list[tuple[float, int]]:
+    def best(self, asked: Sequence[Mapping[str, float]], ceiling: float, vector: Any, mode: Mode, k: int) -> list[tuple[float, int]]:
         """The best k as (score, row); only scores over FLOOR."""
         import numpy as np
 
@@ -172,14 +173,14 @@ class Arrays:
         k = max(1, min(int(k), RETRIEVE_MAX))
         query = query[:QUERY_CHARS]
         asked, ceiling = self._asked(query)
-        vector = np.zeros(self.dims, np.float32) if mode == "text" else self._vector(query)
+        vector = np.zeros(self.dims, np.float32) if mode == "text" else np.asarray(self._embedder.asked(query), np.float32)
         wanted = k + SPARE
         found = [(-score, s, row) for s, one in enumerate(self.segments) for score, row in one.best(asked, ceiling, vector, mode, wanted)]
         return self._passages(sorted(found)[:wanted], k)
 
     def weights(self, query: str) -> dict[str, float]:
         """See `Index.weights`."""
-        return self._asked(query[:QUERY_CHARS])[0]
+        return self._own(query[:QUERY_CHARS])
 
     def replace(self, chunks: Iterable[Mapping[str, Any]], drop: Iterable[str] = ()) -> Arrays:
         """See `Index.replace`."""
@@ -195,20 +196,23 @@ class Arrays:
             files += [{"path": f"{i}.parquet", **entry["chunks"]}, {"path": f"{i}.terms.npz", **entry["terms"]}]
         return {"store": "arrays", "segments": entries, "chunks": entries[0]["chunks"], "count": self.count, "files": files}
 
-    def _vector(self, query: str) -> Any:
-        """The query's vector, shorter the less of the query the embedder knows: then its terms count for more."""
-        import numpy as np
+    def _asked(self, query: str) -> tuple[list[dict[str, float]], float]:
+        """The query's terms with their weights, each with those that may stand for it, and the BM25 score that a passage full of all of them would
+        come near to."""
+        own = self._own(query)
+        groups = []
+        for term, weight in own.items():
+            others = {t: NEAR * min(weight, self._rarity(t)) for t in related(term) if t not in own}
+            groups.append({term: weight, **others})
+        groups += [{term: NEAR * self._rarity(term)} for term in phrases(query) if term not in own]
+        return groups, sum(own.values()) * (K1 + 1)
 
-        return np.asarray(self._embedder.embed([query])[0], np.float32) * np.float32(self._embedder.share(query) ** 0.5)
+    def _own(self, query: str) -> dict[str, float]:
+        counts = Counter(terms(query)).most_common(QUERY_TERMS)
+        return {term: times * tells(term) * self._rarity(term) for term, times in counts}
 
-    def _asked(self, query: str) -> tuple[dict[str, float], float]:
-        """The query's terms with their weights, and the BM25 score that a passage full of all of them would come near to."""
-        counts = Counter(terms(query))
-        asked: dict[str, float] = {}
-        for term, times in counts.most_common(QUERY_TERMS):
-            held = sum(s.postings.found_in(term) for s in self.segments)
-            asked[term] = times * rarity(held, self._n)
-        return asked, sum(asked.values()) * (K1 + 1)
+    def _rarity(self, term: str) -> float:
+        return rarity(sum(s.postings.found_in(term) for s in self.segments), self._n)
 
     def _passages(self, found: Sequence[tuple[float, int, int]], k: int) -> list[dict[str, Any]]:
         """The first k of (-score, segment, row) as passages; one with the same text as a better one is left out."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from everloop.store.npz import pack, unpack
@@ -62,16 +62,27 @@ class Postings:
         tf = self.counts.astype(np.float32)
         self.weights = tf * np.float32(K1 + 1) / (tf + norm[self.ids])
 
-    def score(self, asked: dict[str, float], times: float = 1.0) -> Any:
-        """BM25 of every passage for terms with their weights, times a factor, as a float32 array."""
+    def score(self, asked: Sequence[Mapping[str, float]], times: float = 1.0) -> Any:
+        """BM25 of every passage, times a factor, as a float32 array. Each of `asked` are terms with their weights that may stand for one another: of
+        them the one counts that scores most."""
         import numpy as np
 
         scores = np.zeros(self.n, np.float32)
-        for term, weight in asked.items():
-            row = self.names.get(term)
-            if row is not None:
+        best: Any = None
+        for group in asked:
+            found = [(row, np.float32(weight * times)) for term, weight in group.items() if (row := self.names.get(term)) is not None]
+            if len(found) > 1:
+                best = np.zeros(self.n, np.float32) if best is None else best
+                best.fill(0)
+            for row, weight in found:
                 a, b = self.start[row], self.start[row + 1]
-                scores[self.ids[a:b]] += np.float32(weight * times) * self.weights[a:b]
+                ids = self.ids[a:b]
+                if len(found) == 1:
+                    scores[ids] += weight * self.weights[a:b]
+                else:
+                    best[ids] = np.maximum(best[ids], weight * self.weights[a:b])
+            if len(found) > 1:
+                scores += best
         return scores
 
     def save(self) -> bytes:

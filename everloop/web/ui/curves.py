@@ -11,6 +11,8 @@ from everloop.web.ui import charts
 from everloop.web.ui.page import View
 
 PREFIX = "curve_"
+SYSTEM = "system/"
+"""Begins the keys of metrics of the machine: CPU, memory, GPU."""
 IMPORTANCE = "importance/"
 """Begins the keys of metrics that say how much a feature counts."""
 CHARTS = 16

@@ -64,8 +64,12 @@ class View:
         return link(path, {**self.range.query, **query})
 
     def here(self, **changes: Any) -> str:
-        """This page's own address with some of its query changed (None takes a part away)."""
-        return link(self.request.url.path, {**dict(self.query), **changes})
+        """This page's own address with some of its query changed (None takes a part away; a list is the same part several times)."""
+        return link(self.request.url.path, {**self.parts(), **changes})
+
+    def parts(self) -> dict[str, list[str]]:
+        """The query: all values of each part."""
+        return {key: self.query.getlist(key) for key in self.query}
 
     def word(self, name: str) -> str | None:
         """A part of the query that filters, or None where it is empty."""
@@ -114,11 +118,15 @@ def shared(request: Request) -> dict[str, Any]:
 
 
 def link(path: str, query: Mapping[str, Any]) -> str:
-    """A path with a query; values that are None or "" are left out."""
+    """A path with a query; values that are None, "" or an empty list are left out, a list is the same part several times."""
     head, _, own = path.partition("?")
-    parts = {**dict(parse_qsl(own)), **{k: str(v) for k, v in query.items() if v not in (None, "")}}
-    parts = {k: v for k, v in parts.items() if query.get(k, v) not in (None, "")}
-    return f"{head}?{urlencode(parts)}" if parts else head
+    parts: dict[str, list[str]] = {}
+    for key, value in parse_qsl(own):
+        parts.setdefault(key, []).append(value)
+    for key, value in query.items():
+        given = value if isinstance(value, list | tuple) else [value]
+        parts[key] = [str(one) for one in given if one not in (None, "")]
+    return f"{head}?{urlencode(parts, doseq=True)}" if any(parts.values()) else head
 
 
 def error_page(request: Request, error: EverloopError) -> str:

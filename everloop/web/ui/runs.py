@@ -30,40 +30,6 @@ KINDS = ("training", "evaluation", "pipeline", "step", "index", "batch", "ingest
 STATUSES = ("running", "scheduled", "finished", "failed", "killed")
 
 
-@router.get("/ui/runs")
-async def runs(page: Page) -> Response:
-    """Runs that fit, newest first or by any metric or param."""
-    ws, who = page.ws, page.who
-    order = page.word("order")
-    problem, found = None, {"items": [], "next": None}
-    try:
-        found = await ws.runs.search(
-            who,
-            _filter(page),
-            page.word("experiment"),
-            SHOWN,
-            page.word("cursor"),
-            kind=page.word("kind"),
-            text=page.word("q") or "",
-            order_by=[order] if order else None,
-        )
-    except BadInput as error:
-        problem = error
-    experiments = (await ws.runs.experiments(who, limit=100))["items"]
-    return await page.render(
-        "runs.html",
-        "Runs",
-        runs=found["items"],
-        next=found["next"],
-        problem=problem,
-        experiments=experiments,
-        kinds=KINDS,
-        statuses=STATUSES,
-        columns=_columns(page.word("columns"), found["items"]),
-        filtered=bool(page.query),
-    )
-
-
 @router.get("/ui/runs/compare")
 async def compare(page: Page) -> Response:
     """Runs side by side: params and metrics that differ first, curves over each other."""
@@ -126,36 +92,10 @@ async def _log(page: View, id: str, artifacts: Sequence[dict[str, Any]]) -> str:
     return (await page.ws.runs.get_artifact(page.who, id, LOG))[-LOG_SHOWN:].decode("utf-8", "replace")
 
 
-def _filter(page: View) -> str:
-    """The filter that was typed, with the time range and the status joined on."""
-    parts = [page.word("filter") or ""]
-    if page.word("status"):
-        parts.append(f"attributes.status = '{page.word('status')}'")
-    if page.range.since is not None:
-        parts.append(f"attributes.start_time >= {int(page.range.since * 1000)}")
-    if page.range.until is not None:
-        parts.append(f"attributes.start_time < {int(page.range.until * 1000)}")
-    return " and ".join(part for part in parts if part)
-
-
 def _keys(found: Sequence[dict[str, Any]], side: str) -> list[str]:
     """The keys that runs have on a side, those that most of them have first."""
     counts = Counter(key for one in found for key in one[side])
     return [key for key, _ in counts.most_common()]
-
-
-def _columns(told: str | None, found: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
-    """(metrics or params, key) of the columns: as told (`metrics.auc, params.depth`), else the first few that the page's runs have."""
-    if told:
-        pairs = [part.strip().partition(".") for part in told.split(",")]
-        return [
-            ({"metric": "metrics", "param": "params"}.get(side, side), key)
-            for side, _, key in pairs
-            if key and side.rstrip("s") in ("metric", "param")
-        ][:20]
-    metrics = [k for k in _keys(found, "metrics") if not k.startswith((curves.PREFIX, curves.IMPORTANCE))]
-    short = [k for k in _keys(found, "params") if max(len(str(one["params"].get(k, ""))) for one in found) <= CELL_CHARS]
-    return [("metrics", k) for k in metrics[:COLUMNS]] + [("params", k) for k in short[:COLUMNS]]
 
 
 def _differing(found: Sequence[dict[str, Any]], side: str, wanted: Any = lambda key: True) -> list[dict[str, Any]]:
