@@ -16,6 +16,8 @@ from everloop.store.schema import experiments
 DEFAULT_ID = "0"
 DEFAULT_NAME = "Default"
 NAME_CHARS = 500
+LOCATION = "everloop.artifact_location"
+"""The tag that keeps where an experiment's files go, if elsewhere than its default place."""
 VIEWS = ("active", "deleted", "all")
 
 
@@ -136,7 +138,7 @@ def tag(tx: Tx, id: str, tags: dict[str, str | None]) -> None:
     have = _active(tx, id)["tags"]
     for key, value in tags.items():
         if value is None and key not in have:
-            raise NotFound(f"No tag with name: {key} in experiment with id {id}.")
+            raise NotFound(f"No tag with name: {key} in experiment with id {id}")
     merged = {key: value for key, value in {**have, **tags}.items() if value is not None}
     ensure_default(tx)
     _change(tx, id, tags=merged)
@@ -146,7 +148,7 @@ def tag(tx: Tx, id: str, tags: dict[str, str | None]) -> None:
 def _active(tx: Tx, id: str) -> dict[str, Any]:
     row = get(tx, id)
     if row["deleted_at"] is not None:
-        raise BadInput(f"The experiment {id} must be in the 'active' lifecycle stage; it is deleted.", "Restore it first.")
+        raise BadInput(f"The experiment {id} must be in the 'active' state. Current state is deleted.", "Restore it first.")
     return row
 
 

@@ -28,6 +28,10 @@ KINDS = ("training", "evaluation", "pipeline", "step", "index", "batch", "ingest
 STATUSES = ("running", "scheduled", "finished", "failed", "killed")
 ENDED = ("finished", "failed", "killed")
 NAME_CHARS = 500
+CLIENT_USER, ARTIFACTS = "everloop.client_user", "everloop.artifact_uri"
+"""Tags that keep the user a client named, and where a run's files are if its experiment has a place of its own."""
+HIDDEN = (CLIENT_USER, ARTIFACTS)
+"""Tags that a protocol does not show."""
 
 
 def create(
@@ -60,14 +64,17 @@ def create(
     if experiment_id is not None:
         found = experiments.get(tx, experiment_id)
         if found["deleted_at"] is not None:
-            raise BadInput(f"The experiment {experiment_id} must be in the 'active' lifecycle stage; it is deleted.", "Restore it first.")
+            raise BadInput(f"The experiment {experiment_id} must be in the 'active' state. Current state is deleted.", "Restore it first.")
         if experiment_id == experiments.DEFAULT_ID:
             experiments.ensure_default(tx)
+        location = found["tags"].get(experiments.LOCATION)
     else:
-        experiment_id = experiments.ensure(tx, experiment)
+        experiment_id, location = experiments.ensure(tx, experiment), None
     if id is not None and tx.value(sa.select(runs.c.id).where(*_is(tx, id))):
         raise Conflict(f"There is a run {id!r} already.")
     id = id or tx.clock.new_id()
+    if location:
+        tags = {**(tags or {}), ARTIFACTS: f"{location.rstrip('/')}/{id}/artifacts"}
     row = {
         "project": tx.project,
         "id": id,

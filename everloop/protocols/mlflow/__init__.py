@@ -12,9 +12,10 @@ from typing import Any
 import orjson
 
 from everloop.core.errors import EverloopError
-from everloop.protocols.mlflow import artifacts, evaluation, models, registry, traces, tracking, wire
+from everloop.protocols.mlflow import artifacts, evaluation, experiments, histories, inputs, models, registry, traces, tracking, wire
 
-TABLE = [*tracking.ROUTES, *models.ROUTES, *registry.ROUTES, *artifacts.ROUTES, *traces.ROUTES, *evaluation.ROUTES]
+MODULES = (experiments, tracking, histories, inputs, models, registry, artifacts, traces, evaluation)
+TABLE = [route for module in MODULES for route in module.ROUTES]
 PREFIXES = [f"{prefix}/{number}" for prefix in ("/api", "/ajax-api") for number in ("2.0", "3.0")]
 SEARCHES = ("search", "search-datasets", "get-latest-versions", "calculate-filter-correlation", "metrics")
 """Last parts of POSTs that only read."""

@@ -27,6 +27,7 @@ from everloop.core.errors import (
 )
 from everloop.core.limits import BODY_BYTES
 from everloop.core.principal import Principal
+from everloop.protocols.mlflow import fields
 
 _CODES: list[tuple[type[EverloopError], str, int]] = [
     (GateRefused, "RESOURCE_CONFLICT", 409),
@@ -55,7 +56,12 @@ class Call:
             value = self.body.get(name)
             if value is not None and value != "":
                 return str(value)
-        raise BadInput(f"Missing value for required parameter '{names[0]}'.", "See the API docs for more information about request parameters.")
+        raise fields.missing(names[0])
+
+    @property
+    def run_id(self) -> str:
+        """The run asked for; older clients call it run_uuid."""
+        return self.need("run_id", "run_uuid")
 
     def get(self, name: str, default: Any = None) -> Any:
         """A field, or the default where it is missing or null."""
@@ -68,7 +74,7 @@ class Call:
         try:
             found = int(value)
         except (TypeError, ValueError):
-            raise BadInput(f"Invalid value {value!r} for parameter '{name}' supplied: it must be an integer.") from None
+            raise fields.invalid(name, value, f" Hint: Value was of type '{type(value).__name__}'.{fields.SEE}") from None
         if not low <= found <= high:
             raise BadInput(f"Invalid value {found} for parameter '{name}' supplied. It must be at least {low} and at most {high}.")
         return found
@@ -108,6 +114,7 @@ class Routes:
             path = request.path_params["path"].strip("/")
             handler, parts = self._find(request.method, path)
             body = await body_of(request)
+            fields.check(path, body, request.method == "GET")
             result = await handler(Call(request.scope["everloop.who"], ws, body, parts))
         except EverloopError as error:
             return failure(error)
@@ -121,6 +128,9 @@ class Routes:
             match = pattern.fullmatch(path)
             if match and one == method:
                 return handler, match.groupdict()
+        taken = {m for m, at in self._exact if at == path} | {m for m, pattern, _ in self._patterns if pattern.fullmatch(path)}
+        if taken:
+            raise WrongMethod(f"mlflow/{path} does not take {method}.", f"It takes {', '.join(sorted(taken))}.")
         raise Missing(
             f"everloop does not speak {method} mlflow/{path}.", "It serves tracking, artifacts, logged models, registry, prompts and traces."
         )
@@ -128,6 +138,12 @@ class Routes:
 
 class Missing(NotFound):
     """An endpoint of MLflow's that everloop does not have."""
+
+
+class WrongMethod(EverloopError):
+    """An endpoint that takes another method."""
+
+    status, code = 405, "method-not-allowed"
 
 
 async def body_of(request: Request) -> dict[str, Any]:
@@ -141,6 +157,9 @@ async def body_of(request: Request) -> dict[str, Any]:
     else:
         query = {}
     raw = await request.body()
+    kind = request.headers.get("content-type", "application/json")
+    if raw and kind.partition(";")[0].strip().lower() != "application/json":
+        raise BadInput("Bad Request. Content-Type must be one of ['application/json'].", f"It was {kind!r}.")
     if len(raw) > BODY_BYTES:
         raise TooLarge(f"The body is {len(raw)} bytes; at most {BODY_BYTES} are allowed.", "Log it in parts.")
     if not raw:
@@ -171,6 +190,8 @@ def reply(body: Any, status: int = 200) -> Response:
 
 def failure(error: EverloopError) -> Response:
     """An error as MLflow writes it: {"error_code", "message"} with its status."""
+    if isinstance(error, WrongMethod):
+        return reply({"error_code": "BAD_REQUEST", "message": str(error)}, 405)
     if isinstance(error, Missing):
         return reply({"error_code": "ENDPOINT_NOT_FOUND", "message": str(error)}, 404)
     code = error.details.get("mlflow_code")
@@ -194,7 +215,7 @@ def seconds(value: Any, name: str = "timestamp") -> float | None:
     try:
         return int(value) / 1000.0
     except (TypeError, ValueError):
-        raise BadInput(f"Invalid value {value!r} for parameter '{name}' supplied: it must be milliseconds.") from None
+        raise fields.invalid(name, value, " It must be milliseconds.") from None
 
 
 def tag_list(tags: dict[str, str]) -> list[dict[str, str]]:
