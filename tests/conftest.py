@@ -30,6 +30,12 @@ def who() -> Principal:
     return local_principal()
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Clients of tests keep their cache apart from the user's."""
+    os.environ["EVERLOOP_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture
 def other() -> Principal:
     """An editor of another project, who must see nothing of the default one."""

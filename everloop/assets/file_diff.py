@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from everloop.core.limits import DIFF_FILES_SHOWN
@@ -10,26 +10,52 @@ from everloop.core.limits import DIFF_FILES_SHOWN
 
 def compare(old: Iterable[Mapping[str, Any]], new: Iterable[Mapping[str, Any]], limit: int = DIFF_FILES_SHOWN) -> dict[str, Any]:
     """{"counts": {"added", "removed", "changed", "renamed", "same"}, "added": [file], "removed": [file], "changed": [...], "renamed": [...],
-    "bytes": {"from", "to"}, "cut": bool} of two lists of {"path", "digest", "size", ...}.
+    "bytes": {"from", "to"}, "cut": bool} of two lists of {"path", "digest", "size", ...}, each sorted by path.
 
     A removed and an added path with the same digest are one renamed file. At most `limit` of each are listed, by path; all are counted.
     """
-    before, after = {f["path"]: f for f in old}, {f["path"]: f for f in new}
-    gone = [before[p] for p in sorted(before.keys() - after.keys())]
-    came = [after[p] for p in sorted(after.keys() - before.keys())]
-    changed = [p for p in sorted(before.keys() & after.keys()) if _identity(before[p]) != _identity(after[p])]
+    gone: list[Mapping[str, Any]] = []
+    came: list[Mapping[str, Any]] = []
+    changed: list[dict[str, Any]] = []
+    counts = {"changed": 0, "same": 0}
+    size = {"from": 0, "to": 0}
+    for before, after in _pairs(iter(old), iter(new)):
+        size["from"] += (before or {}).get("size") or 0
+        size["to"] += (after or {}).get("size") or 0
+        if before is None or after is None:
+            came.append(after) if after is not None else gone.append(before or {})
+        elif _identity(before) == _identity(after):
+            counts["same"] += 1
+        else:
+            counts["changed"] += 1
+            if len(changed) < limit:
+                both = {k: {"from": before.get(k), "to": after.get(k)} for k in ("digest", "size")}
+                changed.append({"path": after["path"], **both})
     renamed, gone, came = _renames(gone, came)
-    both = [{"path": p, **{k: {"from": before[p].get(k), "to": after[p].get(k)} for k in ("digest", "size")}} for p in changed[:limit]]
-    counts = {"added": len(came), "removed": len(gone), "changed": len(changed), "renamed": len(renamed)}
+    counts |= {"added": len(came), "removed": len(gone), "renamed": len(renamed)}
     return {
-        "counts": {**counts, "same": len(before.keys() & after.keys()) - len(changed)},
+        "counts": counts,
         "added": [_shown(f) for f in came[:limit]],
         "removed": [_shown(f) for f in gone[:limit]],
-        "changed": both,
+        "changed": changed,
         "renamed": renamed[:limit],
-        "bytes": {"from": sum(f.get("size") or 0 for f in before.values()), "to": sum(f.get("size") or 0 for f in after.values())},
-        "cut": max(counts.values()) > limit,
+        "bytes": size,
+        "cut": max(n for kind, n in counts.items() if kind != "same") > limit,
     }
+
+
+def _pairs(
+    old: Iterator[Mapping[str, Any]], new: Iterator[Mapping[str, Any]]
+) -> Iterator[tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]]:
+    """(old, new) by path, None on the side that has it not; both come sorted."""
+    before, after = next(old, None), next(new, None)
+    while before is not None or after is not None:
+        first = min(f["path"] for f in (before, after) if f is not None)
+        left = before if before is not None and before["path"] == first else None
+        right = after if after is not None and after["path"] == first else None
+        yield left, right
+        before = next(old, None) if left is not None else before
+        after = next(new, None) if right is not None else after
 
 
 def _renames(

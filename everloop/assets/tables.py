@@ -37,7 +37,7 @@ class Loaded:
 
 
 def read(source: Path | bytes, filename: str = "") -> Loaded:
-    """Read a CSV (any usual delimiter and encoding, gzip too) or Parquet file.
+    """Read a CSV (any usual delimiter and encoding, gzip too), Parquet, Arrow or Feather file.
 
     Raises BadInput for an empty or broken file, another format, rows of unequal length or duplicate columns; TooLarge over CSV_BYTES.
     """
@@ -50,6 +50,8 @@ def read(source: Path | bytes, filename: str = "") -> Loaded:
         raise BadInput(f"{name} is empty.", "Give a CSV file with a header line and rows, or a Parquet file.")
     if head[:4] == b"PAR1":
         loaded = _read_parquet(source, name)
+    elif head[:6] == b"ARROW1" or head[:4] == b"\xff\xff\xff\xff":
+        loaded = _read_arrow(source, name)
     elif head[:2] == b"\x1f\x8b":
         loaded = read(_gunzip(source, name), name.removesuffix(".gz"))
     elif head[:4] == b"PK\x03\x04" or head[:8] == b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1":
@@ -182,6 +184,22 @@ def _read_parquet(source: Path | bytes, name: str) -> Loaded:
     _check(table, name)
     table, notes = normal_types(table, name)
     return Loaded(table, {"format": "parquet"}, notes)
+
+
+def _read_arrow(source: Path | bytes, name: str) -> Loaded:
+    """An Arrow IPC file (Feather is the same) or stream."""
+    import pyarrow as pa
+
+    try:
+        with pa.BufferReader(source) if isinstance(source, bytes) else pa.memory_map(str(source)) as file:
+            framed = file.read(6) == b"ARROW1"
+            file.seek(0)
+            table = (pa.ipc.open_file(file) if framed else pa.ipc.open_stream(file)).read_all()
+    except (pa.ArrowException, OSError) as error:
+        raise BadInput(f"{name} begins like Arrow and cannot be read: {_first(error)}.", "It may be cut short; write it again.") from None
+    _check(table, name)
+    table, notes = normal_types(table, name)
+    return Loaded(table, {"format": "arrow"}, notes)
 
 
 def _read_csv(source: Path | bytes, head: bytes, name: str) -> Loaded:

@@ -12,34 +12,42 @@ from everloop.cli import screen
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    data = typer.Typer(no_args_is_help=True, help="Datasets: tables and documents, versioned.")
+    data = typer.Typer(no_args_is_help=True, help="Datasets: tables, files and documents, versioned.")
     data.command("add")(add)
     data.command("add-documents")(add_documents)
     data.command("list")(list_datasets)
     data.command("show")(show)
     data.command("diff")(diff)
+    data.command("checkout")(checkout)
+    data.command("tag")(tag)
     app.add_typer(data, name="data")
 
 
 def add(
     name: str = typer.Argument(help="Name of the dataset"),
-    file: Path = typer.Argument(help="A CSV or Parquet file; or a folder (or one file) of documents with --documents"),
+    file: Path = typer.Argument(help="A table (CSV, Parquet, Arrow, Feather); or any file or folder, which is kept as it is"),
     target: str = typer.Option(None, help="Column to predict"),
     time: str = typer.Option(None, help="Column that says when"),
     positive: str = typer.Option(None, help="Value of the target that one looks for"),
     protected: list[str] = typer.Option(None, help="Protected attribute, for fairness (may be given again)"),
     id: str = typer.Option(None, help="Column that names a row"),
     contract: Path = typer.Option(None, help="JSON file with the data contract"),
-    documents: bool = typer.Option(False, "--documents", help="Load PDF, HTML, Markdown and text"),
+    documents: bool = typer.Option(False, "--documents", help="Read PDF, HTML, Markdown and text, for retrieval"),
+    files: bool = typer.Option(False, "--files", help="Keep a table's file as it is too, without reading it"),
     description: str = "",
+    as_json: bool = screen.JSON,
 ) -> None:
-    """Load a file as the next version of a dataset."""
+    """Add a table, a file or a folder as the next version of a dataset."""
     client = screen.client(start=True)
-    if documents or file.is_dir():
-        _said(client.data.add_documents(name, file, description=description))
+    if documents:
+        made = client.data.add_documents(name, file, description=description)
+        screen.say_json(made) if as_json else _said(made)
         return
     roles = {"target": target, "time": time, "positive": positive, "protected": protected or (), "id": id}
-    _said(client.data.add(name, file, **roles, contract=_contract(contract), description=description))
+    with screen.progress() as progress:
+        more = {"as_files": files, "progress": progress, "description": description}
+        made = client.data.add(name, file, **roles, contract=_contract(contract), **more)
+    screen.say_json(made) if as_json else _said(made)
 
 
 def add_documents(
@@ -51,28 +59,32 @@ def add_documents(
     _said(screen.client(start=True).data.add_documents(name, paths, description=description))
 
 
-def list_datasets(search: str = typer.Argument("", help="Part of a name"), limit: int = 20) -> None:
+def list_datasets(search: str = typer.Argument("", help="Part of a name"), limit: int = 20, as_json: bool = screen.JSON) -> None:
     """List datasets by last change, newest first."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from everloop.core.clock import iso
-
-    table = Table("dataset", "latest", "aliases", "changed")
-    for one in screen.client(start=True).data.list(search, limit):
-        table.add_row(one["name"], str(one["latest"]), ", ".join(one["aliases"]), iso(one["updated_at"]))
-    Console().print(table)
+    found = screen.client(start=True).data.list(search, limit)
+    if as_json:
+        screen.say_json(found)
+        return
+    rows = [
+        [one["name"], one["latest"], ", ".join(one["aliases"]), screen.moment(one["updated_at"]), screen.cut(one["description"], 60)] for one in found
+    ]
+    screen.table(["dataset", "latest", "aliases", "changed", "description"], rows, "There is no dataset yet: everloop data add NAME PATH")
 
 
 def show(
-    ref: str = typer.Argument(help="dataset:NAME@VERSION; the latest without version"), rows: int = typer.Option(5, help="Rows to show")
+    ref: str = typer.Argument(help="NAME@VERSION; the latest without version"),
+    rows: int = typer.Option(5, help="Rows to show"),
+    as_json: bool = screen.JSON,
 ) -> None:
-    """Show a dataset: columns with statistics, roles, notes, first rows."""
+    """Show a dataset: columns with statistics, roles, notes, first rows or files."""
     from rich.console import Console
     from rich.table import Table
 
     client, console = screen.client(start=True), Console()
     asset = client.data.get(ref)
+    if as_json:
+        screen.say_json(asset)
+        return
     manifest = asset["manifest"]
     _said(asset)
     if manifest["format"] == "table":
@@ -105,6 +117,28 @@ def diff(
     screen.say_json(found) if as_json else data_diff.say(found)
 
 
+def checkout(
+    ref: str = typer.Argument(help="NAME@VERSION; the latest without version"),
+    path: Path = typer.Argument(None, help="Where to; else a folder of the dataset's name here (a table: NAME.parquet)"),
+    force: bool = typer.Option(False, "--force", help="Replace changed files, also those whose content is stored nowhere"),
+) -> None:
+    """Bring a version's files here, verified; what is there already stays."""
+    with screen.progress() as progress:
+        done = screen.client(start=True).data.checkout(ref, path, force=force, progress=progress)
+    typer.echo(f"{done['ref']} is in {done['path']}: {done['files']:,} files, {done['written']:,} written")
+
+
+def tag(
+    ref: str = typer.Argument(help="NAME@VERSION; the latest without version"),
+    names: list[str] = typer.Argument(help="Names (aliases) that move to this version, and KEY=VALUE tags; KEY= removes one"),
+) -> None:
+    """Give a version names and tags: everloop data tag credit@3 gold source=bank."""
+    pairs = {key: value or None for key, mark, value in (name.partition("=") for name in names) if mark}
+    made = screen.client(start=True).data.tag(ref, *(name for name in names if "=" not in name), **pairs)
+    told = ", ".join(f"{k}={v}" for k, v in made["tags"].items())
+    typer.echo(f"{made['ref']}: names {', '.join(made['aliases']) or 'none'}; tags {told or 'none'}")
+
+
 def _said(asset: dict[str, Any]) -> None:
     manifest = asset["manifest"]
     if manifest["format"] == "table":
@@ -115,6 +149,10 @@ def _said(asset: dict[str, Any]) -> None:
         typer.echo(f"roles: {roles or 'none'}")
         for note in manifest["notes"]:
             typer.echo(f"note: {note}")
+        return
+    if manifest["format"] == "files":
+        kinds = ", ".join(f"{t['count']:,} {t['type'] or 'without ending'}" for t in manifest["types"][:5])
+        typer.echo(f"{asset['ref']}: {manifest['count']:,} files, {manifest['bytes']:,} bytes ({kinds})")
         return
     chars, pages = sum(d["chars"] for d in manifest["documents"]), sum(d["pages"] or 0 for d in manifest["documents"])
     typer.echo(f"{asset['ref']}: {len(manifest['documents']):,} documents, {chars:,} characters" + (f", {pages:,} PDF pages" if pages else ""))

@@ -1,4 +1,4 @@
-"""What users' code imports: `el.connect()`, `el.run()`, `el.step`, `el.pipeline`, `el.Project`. Talks HTTP only; imported piece by piece at first use."""
+"""What users' code imports: `el.connect()`, `el.run()`, `el.dataset()`, `el.step`, `el.pipeline`, `el.Project`. Talks HTTP only; imported piece by piece at first use."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ _WHERE = {
     "trace": "tracing",
     "current_span": "tracing",
     "flush": "tracing",
+    "dataset": "dataset_view",
+    "Dataset": "dataset_view",
 }
 __all__ = sorted(_WHERE)
 

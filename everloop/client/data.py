@@ -8,15 +8,21 @@ import os
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from everloop.core.errors import BadInput
 from everloop.core.limits import UPLOAD_MEMORY_BYTES
 from everloop.core.refs import Ref
 
+if TYPE_CHECKING:
+    from everloop.client.dataset_view import Dataset
+    from everloop.client.upload import Progress
+
 _SECONDS = 1800.0
 """How long an upload may take, reading and checking included."""
+TABLES = (".csv", ".tsv", ".parquet", ".pq", ".arrow", ".feather", ".txt", ".data", ".dat", ".tab", ".gz", ".xls", ".xlsx", "")
+"""Endings of files that are loaded as tables (spreadsheets are then refused with what to do); others are kept as they are."""
 _SKIP = {".git", "node_modules", "__pycache__", ".venv"}
 
 
@@ -43,8 +49,13 @@ class Data:
         reads: Iterable[str] = (),
         origin: Mapping[str, Any] | None = None,
         tags: Mapping[str, str] | None = None,
+        as_files: bool = False,
+        progress: Progress | None = None,
     ) -> dict[str, Any]:
-        """Load a CSV or Parquet file, a pandas DataFrame or an Arrow table; answers the dataset version with its manifest.
+        """Load a table (CSV, Parquet, Arrow or Feather file, pandas or Polars DataFrame, Arrow table), or keep files and folders of any size as they are.
+
+        Answers the dataset version with its manifest. A folder, a file of another sort, and anything with `as_files` is kept as it is: only what the
+        server has not is sent, and it is never in memory whole. `progress` is called with (what, done, total).
 
         Roles say what columns are for: target, time, the positive class, protected attributes, id. Without any, those of the version before stay.
         Raises BadInput saying what is wrong where, and nothing is loaded.
@@ -58,6 +69,12 @@ class Data:
         }
         given = {k: v for k, v in named.items() if v not in (None, [])}
         full = {**(roles or {}), **given} if roles is not None or given else None
+        if isinstance(data, (str, os.PathLike)) and (as_files or not _is_table(Path(data))):
+            refused = [k for k in (*given, *(["contract"] if contract else []))]
+            if refused:
+                raise BadInput(f"{data} is kept as it is; {', '.join(refused)} is for tables.", "Give a CSV, Parquet, Arrow or Feather file.")
+            more = {"description": description, "run": run, "reads": [*reads], "origin": origin, "tags": tags}
+            return self._keep(name, Path(data), progress, {k: v for k, v in more.items() if v})
         fields = {"name": name, "description": description, "run": run or "", "reads": _json([*reads] or None)}
         fields |= {"roles": _json(full), "contract": _json(contract), "origin": _json(origin), "tags": _json(tags)}
         fields = {k: v for k, v in fields.items() if v}
@@ -69,6 +86,62 @@ class Data:
                 return self._stream(fields, path)
             return self._http.upload("/api/v1/datasets", fields, [("file", path.name, path.read_bytes())], timeout=_SECONDS)
         return self._http.upload("/api/v1/datasets", fields, [("file", f"{name}.parquet", _parquet(data))], timeout=_SECONDS)
+
+    def _keep(self, name: str, path: Path, progress: Progress | None, more: dict[str, Any]) -> dict[str, Any]:
+        """Send what is missing of a folder or file, then register the list of its files."""
+        from everloop.client.upload import Upload
+
+        if not path.exists():
+            raise BadInput(f"There is no file or folder {path}.", "Check the path.")
+        tree = Upload(self._http, progress).folder(path)
+        source = {**(more.pop("origin", None) or {}), "name": path.resolve().name, "single": path.is_file()}
+        return self._http.post("/api/v1/datasets", json={"name": name, "tree": tree, "origin": source, **more}, timeout=_SECONDS)
+
+    def dataset(self, ref: str) -> Dataset:
+        """One version, read when asked for: `.path`, `.files()`, `.pandas()`, `.polars()`, `.arrow()`, `.batches()`; `credit@3#train` is a split."""
+        from everloop.client.dataset_view import Dataset, parse
+
+        parsed, part = parse(ref)
+        return Dataset(self._http, self.get(str(parsed)), part)
+
+    def files(self, ref: str, prefix: str = "", limit: int = 100, after: str = "") -> dict[str, Any]:
+        """Files of a version by path: {"ref", "format", "items": [{"path", "digest", "size"}], "total", "bytes", "next"}."""
+        parsed = Ref.parse(ref, "dataset")
+        path = f"/api/v1/datasets/{quote(parsed.name, safe='')}/{parsed.at or 'latest'}/files"
+        return self._http.get(path, params={"prefix": prefix or None, "limit": limit, "after": after or None})
+
+    def checkout(
+        self, ref: str, path: str | os.PathLike[str] | None = None, *, force: bool = False, progress: Progress | None = None
+    ) -> dict[str, Any]:
+        """Bring a version's files here, verified: {"ref", "path", "files", "written"}. What is there already is not fetched again.
+
+        Without `path`: a folder of the dataset's name (a table: NAME.parquet; a single file: its name). A file that was changed and whose content is
+        stored nowhere is not replaced (Conflict) unless `force`.
+        """
+        from everloop.client.checkout import Checkout
+
+        found = self.dataset(ref)
+        manifest, name = found.manifest, found.asset["name"]
+        single = found.format == "table" or bool((manifest.get("source") or {}).get("single"))
+        work = Checkout(self._http, progress, force)
+        if not single:
+            target = Path(path or name)
+            written = found.checkout(target, progress, force)
+            return {"ref": found.ref, "path": str(target), "files": len(found.files()), "written": written}
+        file = found.files()[0]
+        target = Path(path or (f"{name}.parquet" if found.format == "table" else file["path"]))
+        work.file(file["digest"], file["size"], target / file["path"] if target.is_dir() else target)
+        return {"ref": found.ref, "path": str(target), "files": 1, "written": work.written}
+
+    def tag(self, ref: str, *names: str, **tags: str | None) -> dict[str, Any]:
+        """Give a version names (aliases, which move there: `tag("credit@3", "gold")`) and tags (`source="bank"`; None removes one)."""
+        asset = self.get(ref)
+        path = f"/api/v1/assets/dataset/{quote(asset['name'], safe='')}"
+        for name in names:
+            self._http.put(f"{path}/aliases/{quote(name, safe='')}", json={"version": asset["version"]})
+        if tags:
+            self._http.patch(f"{path}/{asset['version']}", json={"tags": tags})
+        return self.get(asset["ref"])
 
     def add_documents(
         self,
@@ -127,15 +200,8 @@ class Data:
         return self._http.get(f"/api/v1/datasets/{quote(first.name, safe='')}/diff", params=asked, timeout=_SECONDS)
 
     def table(self, ref: str) -> Any:
-        """The whole table as an Arrow table."""
-        import pyarrow.parquet as pq
-
-        asset = self.get(ref)
-        if asset["manifest"].get("format") != "table":
-            raise BadInput(f"{asset['ref']} is a set of documents, not a table.", "Name a dataset that was loaded from CSV or Parquet.")
-        digest = asset["manifest"]["files"][0]["digest"]
-        data = io.BytesIO(self._http.get_bytes(f"/api/v1/objects/{digest}", timeout=_SECONDS))
-        return pq.read_table(data, pre_buffer=False)  # its threads can abort a program that ends right after
+        """The whole table (or a split of it: `credit@3#train`) as an Arrow table."""
+        return self.dataset(ref).arrow()
 
     def frame(self, ref: str) -> Any:
         """The whole table as a pandas DataFrame."""
@@ -164,10 +230,12 @@ def _parquet(data: Any) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if hasattr(data, "to_arrow"):  # Polars
+        data = data.to_arrow()
     if not isinstance(data, pa.Table):
         if not hasattr(data, "columns"):
             raise BadInput(
-                f"A dataset cannot be made of {type(data).__name__}.", "Give a path to CSV or Parquet, a pandas DataFrame or an Arrow table."
+                f"A dataset cannot be made of {type(data).__name__}.", "Give a path, a pandas or Polars DataFrame, or an Arrow table."
             )
         names = [str(c) for c in data.columns]
         if len(set(names)) < len(names):
@@ -181,6 +249,11 @@ def _parquet(data: Any) -> bytes:
     file = io.BytesIO()
     pq.write_table(data, file, compression="zstd")
     return file.getvalue()
+
+
+def _is_table(path: Path) -> bool:
+    """Whether a path names a table: a file by its name's end. What is not there counts as one, so that the refusal is the same."""
+    return not path.is_dir() and (path.suffix.lower() in TABLES or not path.exists())
 
 
 def _found(files: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> dict[str, Path]:

@@ -107,12 +107,13 @@ class Http:
         return body.decode("utf-8", "replace")
 
     def stream(self, method: str, path: str, json: Any = None, timeout: float | None = None) -> Iterator[bytes]:
-        """The body in pieces as they arrive (server-sent events, large downloads). Needs the network; not retried."""
+        """The body in pieces as they arrive (server-sent events, large downloads); an in-process transport gives it in one. Not retried."""
         import orjson
 
-        assert isinstance(self._transport, Pool), "an in-process transport does not stream"
         body = orjson.dumps(json) if json is not None else None
         headers = {**self._headers, "accept": "*/*"} | ({"content-type": "application/json"} if body else {})
+        if not isinstance(self._transport, Pool):
+            return iter([self._call(method, path, None, body, headers, timeout)[1]])
         return self._transport.stream(method, self.url + path, body, headers, timeout or READ_SECONDS)
 
     def close(self) -> None:

@@ -56,6 +56,20 @@ OBJECT_CHUNK_ABOVE = 1024 * 1024
 """Objects larger than this are stored as content-defined chunks."""
 OBJECT_CHUNK = (128 * 1024, 512 * 1024, 2 * 1024 * 1024)
 """Smallest, average and largest chunk of an object."""
+PACK_BYTES = 32 * 1024 * 1024
+"""Small objects and chunks are packed into files of about this size."""
+PACK_ENTRIES = 100_000
+"""Objects in one pack at most."""
+PACK_WASTE = 0.3
+"""A pack of which more than this share is unused is written anew by the garbage collector."""
+OBJECTS_ASKED = 200_000
+"""Digests in one question for objects."""
+OBJECT_TOUCH_SECONDS = 60.0
+"""An object found again counts as just written, unless it was that recently."""
+OBJECT_GRACE_SECONDS = 24 * 3600.0
+"""The garbage collector keeps what was written or found again within this time, referred to or not: it may be an upload under way."""
+OBJECT_GRACE_MIN_SECONDS = 600.0
+"""Shortest such time that one may ask for."""
 OBJECT_WHOLE_BYTES = 4 * 1024 * 1024 * 1024
 """Chunked objects kept assembled for those that need a path; the longest unused go first."""
 OBJECT_WHOLE_SECONDS = 3600.0
@@ -254,3 +268,19 @@ SEEN_TRACES = 50_000
 """Trace ids that the server remembers to have had spans of, to tell a client at once that it need not upload them as a file."""
 EVAL_RECORDS = 100_000
 """Records of one evaluation data set of MLflow's clients."""
+TREE_PATH_CHARS = 4_096
+"""Length of a path in a dataset of files."""
+TREE_FILES = 5_000_000
+"""Files in one dataset."""
+TREE_PAGE = 1_000
+"""Files that one page of a dataset's list holds at most."""
+FETCH_OBJECTS = 100_000
+"""Objects that one request fetches."""
+FILE_CACHE_ROWS = 5_000_000
+"""Files whose digests a client remembers; then it begins anew."""
+FETCH_BYTES = 256 * 1024
+"""Small objects leave together in pieces of about this size."""
+DATASET_MEMORY_BYTES = 256 * 1024 * 1024
+"""A client reads a table's file up to this size from memory; a larger one is kept in its cache folder first."""
+DATASET_CACHE_BYTES = 20 * 1024 * 1024 * 1024
+"""Datasets that a client keeps in its cache folder; the longest unused go first."""

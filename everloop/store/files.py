@@ -36,6 +36,15 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
+def sync_file(file: Path) -> None:
+    """fsync a file that someone else wrote."""
+    fd = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def make_folder(folder: Path, fsync: bool) -> None:
     """Make a folder with its parents and, with `fsync`, make their names durable (also those that another process just made)."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,16 +1,16 @@
-"""Objects: immutable bytes named by their BLAKE3 digest, one namespace a project.
+"""Objects: immutable bytes named by their BLAKE3 digest, one namespace a project, in a folder or a bucket (store/places.py).
 
-An object up to OBJECT_CHUNK_ABOVE is one file. A larger one is cut where its content says (FastCDC), so that two versions of a file
-share the chunks they have in common; a list of the chunks in order, guarded by a checksum, stands for it:
+An object up to OBJECT_CHUNK_ABOVE put alone is one file; many small ones put together lie in packs. A larger one is cut where its content says
+(FastCDC), its chunks lie in packs, so versions share what they have in common, and a list of the chunks, guarded by a checksum, stands for it:
 
-    <root>/<project>/objects/ab/<digest>        the bytes, or
-    <root>/<project>/objects/ab/<digest>.list   {"digest", "size", "chunks": [[digest, size], ...]} after a line with its BLAKE3
-    <root>/<project>/chunks/cd/<digest>         a chunk, shared by the lists that name it
-    <root>/<project>/whole/<digest>             a chunked object put together, for those that need a path; a cache
+    <project>/objects/ab/<digest>        the bytes, or
+    <project>/objects/ab/<digest>.list   {"digest", "size", "chunks": [[digest, size], ...]} after a line with its BLAKE3
+    <project>/packs/<name>               objects and chunks (core/packs.py says how)
+    <project>/chunks/cd/<digest>         a chunk of its own, as earlier versions wrote them
+    <project>/whole/<digest>             on this host: an object put together, for those that need a path; a cache
 
-Each file is written aside, fsynced, renamed into place, and its folder fsynced, so an object is there whole or not at all. Processes
-on the same host may put at the same time: putting takes a shared lock on the project, deleting an exclusive one. What is read is
-checked against its digest.
+What is read is checked against its digest. Processes on one host may put at the same time: putting takes a shared lock on the project, sweeping
+(store/sweep.py) an exclusive one; what is found again counts as just written, so that no sweep takes it before it is referred to.
 """
 
 from __future__ import annotations
@@ -18,76 +18,49 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import io
-import mmap
 import os
 import re
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 import orjson
 
+from everloop.core import packs
 from everloop.core.errors import BadInput, Corrupt, NotFound
-from everloop.core.limits import OBJECT_CHUNK, OBJECT_CHUNK_ABOVE, OBJECT_WHOLE_BYTES, OBJECT_WHOLE_SECONDS
+from everloop.core.limits import OBJECT_CHUNK_ABOVE, OBJECT_TOUCH_SECONDS, OBJECT_WHOLE_BYTES, OBJECT_WHOLE_SECONDS, OBJECTS_ASKED
+from everloop.core.packs import digest_of
 from everloop.store.files import make_folder, sync_folder, temp_name, write_error, write_parts
+from everloop.store.pack_index import At, PackIndex
+from everloop.store.places import Folder, Place
+
+__all__ = ["Objects", "digest_of"]
 
 Source = bytes | Path | BinaryIO
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _PLAIN = re.compile(r"[a-z0-9_][a-z0-9_.-]{0,63}")
 _READ = 1024 * 1024
-_STALE_SECONDS = 24 * 3600.0
-
-
-class ObjectStore(Protocol):
-    """What a place for objects can do; a folder now, object storage later. All raise NotFound and Corrupt alike."""
-
-    def put(self, project: str, data: Source) -> tuple[str, int]:
-        """Keep the bytes; answers (digest, size) once they are durable."""
-
-    def get(self, project: str, digest: str) -> bytes:
-        """All bytes, verified."""
-
-    def open(self, project: str, digest: str) -> BinaryIO:
-        """A seekable reader that verifies as it goes."""
-
-    def has(self, project: str, digest: str) -> bool:
-        """Whether the project has it."""
-
-    def size(self, project: str, digest: str) -> int:
-        """How many bytes it has."""
-
-    def path(self, project: str, digest: str) -> Path:
-        """A read-only file with the bytes, verified when it was made."""
-
-    def export(self, project: str, digest: str, target: Path) -> Path:
-        """Copy the bytes, verified, to a file of the caller's."""
-
-    def delete(self, project: str, digest: str) -> bool:
-        """Remove it with the chunks that nothing else needs; answers whether it was there."""
-
-
-def digest_of(data: bytes) -> str:
-    """BLAKE3 of the bytes, 64 hex characters."""
-    from blake3 import blake3
-
-    return blake3(data).hexdigest()
 
 
 class Objects:
-    """Objects in a folder. `fsync=False` is for tests of other things."""
+    """Objects in a place; without one in the folder `root`, which else holds only locks and the cache. `fsync=False` is for tests of other things."""
 
-    def __init__(self, root: Path, fsync: bool = True) -> None:
+    def __init__(self, root: Path, fsync: bool = True, place: Place | None = None) -> None:
         self.root = Path(root)
         self.fsync = fsync
-        self._ready: set[Path] = set()
+        self.place: Place = place or Folder(self.root, fsync)
+        self._indexes: dict[str, PackIndex] = {}
+        self._lock = threading.Lock()
+
+    # -- writing ------------------------------------------------------------------------------------------------------------------------
 
     def put(self, project: str, data: Source) -> tuple[str, int]:
         """Keep bytes, a file's content or a stream, in `project`; answers (digest, size in bytes) once durable.
 
         Raises NoSpace where the disk is full or read-only, NotFound where the file to read is missing; nothing is kept then.
         """
-        base = self._base(project)
         if isinstance(data, Path):
             try:
                 source = open(data, "rb")  # noqa: SIM115 - closed below
@@ -95,239 +68,175 @@ class Objects:
                 raise NotFound(f"The file {data} cannot be read: {error.strerror}.") from error
             with source:
                 return self.put(project, source)
-        try:
+        with self._writing():
             if isinstance(data, (bytes, bytearray, memoryview)):
                 if len(data) <= OBJECT_CHUNK_ABOVE:
-                    with self._lock(base, exclusive=False):
-                        return self._put_small(base, bytes(data))
-                return self._put_view(base, memoryview(data))
-            return self._put_stream(base, data)
-        except OSError as error:
-            raise write_error(error, self.root) from error
+                    return self._put_small(project, bytes(data))
+                data = io.BytesIO(data)
+            return self._put_stream(project, data)
+
+    def put_many(self, project: str, items: Iterable[bytes]) -> list[tuple[str, int]]:
+        """Keep many small objects in packs; answers (digest, size) of each. A large one among them is put as `put` does."""
+        found, batch = [], packs.Batch()
+        with self._writing(), self.lock(project, exclusive=False):
+            for data in items:
+                if len(data) > OBJECT_CHUNK_ABOVE:
+                    found.append(self._put_large(project, io.BytesIO(data).read))
+                    continue
+                digest = digest_of(data)
+                found.append((digest, len(data)))
+                if not self._found_again(project, digest):
+                    batch.add(digest, data)
+                    if batch.full:
+                        self._put_pack(project, batch)
+            self._put_pack(project, batch)
+        return found
+
+    def add_pack(self, project: str, file: Path) -> int:
+        """Take in a pack that a client made, a file that nobody writes to any more; answers how many objects it has.
+
+        BadInput where it is cut short, or where bytes do not match the digest they are said to have; nothing is kept then.
+        """
+        name, found = _checked_pack(file)
+        key = f"{self.key(project)}/packs/{name}"
+        with self._writing(), self.lock(project, exclusive=False):
+            self.place.take(key, file)
+        self.index(project).add(key, found)
+        return len(found)
+
+    def add_list(self, project: str, digest: str, size: int, chunks: Sequence[tuple[str, int]]) -> None:
+        """Make an object of chunks that are there. NotFound names a chunk that is not; BadInput where the whole is not what its digest says."""
+        from blake3 import blake3
+
+        self._need(digest)
+        if sum(n for _, n in chunks) != size:
+            raise BadInput(f"The chunks of {digest} have {sum(n for _, n in chunks)} bytes together, not {size}.", "Send the list again.")
+        whole = blake3()
+        for name, length in chunks:
+            data = self.get_blob(project, name)
+            if data is None or len(data) != length:
+                raise NotFound(f"The chunk {name} of {digest} is not here.", "Send its pack first: POST /api/v1/objects/packs")
+            whole.update(data)
+        if whole.hexdigest() != digest:
+            raise BadInput(f"The chunks sent make {whole.hexdigest()}, not {digest}.", "The file changed while it was read: add it again.")
+        with self._writing(), self.lock(project, exclusive=False):
+            self._put_list(project, digest, size, chunks)
+
+    def missing(self, project: str, digests: Sequence[str]) -> list[str]:
+        """Those of the digests that the project has not; the others count as just written (see store/sweep.py)."""
+        if len(digests) > OBJECTS_ASKED:
+            raise BadInput(f"{len(digests):,} digests were asked for; at most {OBJECTS_ASKED:,} go in one question.", "Ask in parts.")
+        for digest in digests:
+            self._need(digest)
+        with self.lock(project, exclusive=False):
+            at = self.index(project).find_many(digests)
+            for key in {found.key for found in at if found is not None}:
+                self._touch(key)
+            return [d for d, found in zip(digests, at, strict=True) if found is None and not self._touch_loose(project, d)]
+
+    # -- reading ------------------------------------------------------------------------------------------------------------------------
 
     def get(self, project: str, digest: str) -> bytes:
         """All bytes of an object. NotFound if the project has none such, Corrupt if what is stored does not match the digest."""
-        place = self._place(project, digest)
-        try:
-            data = place.read_bytes()
-        except FileNotFoundError:
-            reader = _Chunks(self, project, digest)
-            data = b"".join(reader.parts())
-        _check(data, digest, place)
-        return data
+        return b"".join(self.parts(project, digest))
+
+    def parts(self, project: str, digest: str) -> Iterator[bytes]:
+        """An object's bytes piece by piece, each verified before it is handed on, and the whole of a chunked one at the end."""
+        data = self.get_blob(project, digest)
+        if data is not None:
+            yield data
+            return
+        from blake3 import blake3
+
+        whole = blake3()
+        for part in Chunks(self, project, digest).parts():
+            whole.update(part)
+            yield part
+        if whole.hexdigest() != digest:
+            raise _damaged(f"The object {digest}")
 
     def open(self, project: str, digest: str) -> BinaryIO:
         """A seekable reader of an object; small ones are verified now, chunked ones chunk by chunk as they are read."""
-        place = self._place(project, digest)
-        if place.exists():
-            return io.BytesIO(self.get(project, digest))
-        return io.BufferedReader(_Chunks(self, project, digest), buffer_size=_READ)
+        data = self.get_blob(project, digest)
+        if data is not None:
+            return io.BytesIO(data)
+        return io.BufferedReader(Chunks(self, project, digest), buffer_size=_READ)
 
     def has(self, project: str, digest: str) -> bool:
-        """Whether the project has this object."""
-        place = self._place(project, digest)
-        return place.exists() or _list_of(place).exists()
+        """Whether the project has this object. What is found counts as just written."""
+        return not self.missing(project, [digest])
 
     def size(self, project: str, digest: str) -> int:
         """Size of an object in bytes; NotFound if the project has none such."""
-        try:
-            return self._place(project, digest).stat().st_size
-        except FileNotFoundError:
-            return _Chunks(self, project, digest).total
+        self._need(digest)
+        at = self.index(project).find(digest) or self.index(project).find(digest, refresh=True)
+        if at is not None:
+            return at.size
+        found = self.place.stat(self.loose(project, digest))
+        return found.size if found else Chunks(self, project, digest).total
 
     def path(self, project: str, digest: str) -> Path:
         """A read-only file with the object's bytes, for libraries that want a path. Do not write to it, do not keep it for hours."""
-        place = self._place(project, digest)
-        if place.exists():
+        self._need(digest)
+        file = self.place.file(self.loose(project, digest))
+        if file is not None:
             self.get(project, digest)
-            return place
-        whole = self._base(project) / "whole" / digest
+            return file
+        whole = self.root / self.key(project) / "whole" / digest
         if whole.exists():
             with contextlib.suppress(OSError):
                 os.utime(whole)
             return whole
-        self._folder(whole.parent)
-        self._trim(whole.parent)
+        make_folder(whole.parent, self.fsync)
+        _trim(whole.parent)
         return self._copy(project, digest, whole, mode=0o444)
 
     def export(self, project: str, digest: str, target: Path) -> Path:
         """Copy an object, verified, to `target` (replaced if it exists); it is the caller's file, free to edit."""
         return self._copy(project, digest, Path(target), mode=0o644)
 
-    def delete(self, project: str, digest: str) -> bool:
-        """Remove an object and the chunks that no other object of the project has; answers whether it was there."""
-        place = self._place(project, digest)
-        base = self._base(project)
-        if not base.is_dir():
-            return False
-        try:
-            with self._lock(base, exclusive=True):
-                (base / "whole" / digest).unlink(missing_ok=True)
-                if place.exists():
-                    place.unlink()
-                    self._sync(place.parent)
-                    return True
-                if not _list_of(place).exists():
-                    return False
-                gone = {chunk for chunk, _ in _Chunks(self, project, digest).chunks}
-                _list_of(place).unlink()
-                self._sync(place.parent)
-                self._drop_chunks(base, project, gone)
-                return True
-        except OSError as error:
-            raise write_error(error, self.root) from error
-
-    def digests(self, project: str) -> Iterator[str]:
-        """The digests of all objects of a project, in order of their folders."""
-        for file in sorted((self._base(project) / "objects").glob("*/*")):
-            yield file.name.removesuffix(".list")
-
-    # -- writing ------------------------------------------------------------------------------------------------------------------------
-
-    def _put_small(self, base: Path, data: bytes) -> tuple[str, int]:
-        digest = digest_of(data)
-        self._store(base, "objects", digest, data)
-        return digest, len(data)
-
-    def _put_stream(self, base: Path, source: BinaryIO) -> tuple[str, int]:
-        """A stream that fits in one object is put at once; a longer one is mapped where it is a file, else spooled to a file first."""
-        head = source.read(OBJECT_CHUNK_ABOVE + 1)
-        if len(head) <= OBJECT_CHUNK_ABOVE:
-            with self._lock(base, exclusive=False):
-                return self._put_small(base, head)
-        temp = temp_name(self._folder(base / "tmp"))
-        try:
-            with open(temp, "wb") as spool:  # a copy: the caller's file may change while we cut it
-                spool.write(head)
-                while block := source.read(_READ):
-                    spool.write(block)
-            with open(temp, "rb") as spooled, mmap.mmap(spooled.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-                return self._put_view(base, memoryview(mapped))
-        finally:
-            temp.unlink(missing_ok=True)
-
-    def _put_view(self, base: Path, view: memoryview) -> tuple[str, int]:
-        from blake3 import blake3
-        from fastcdc import fastcdc
-
-        whole = blake3()
-        chunks: list[tuple[str, int]] = []
-        least, average, most = OBJECT_CHUNK
-        try:
-            with self._lock(base, exclusive=False):
-                for cut in fastcdc(view, least, average, most):
-                    part = bytes(view[cut.offset : cut.offset + cut.length])
-                    whole.update(part)
-                    name = digest_of(part)
-                    self._store(base, "chunks", name, part)
-                    chunks.append((name, len(part)))
-                digest, size = whole.hexdigest(), len(view)
-                body = orjson.dumps({"digest": digest, "size": size, "chunks": chunks})
-                self._store(base, "objects", digest + ".list", digest_of(body).encode() + b"\n" + body)
-                return digest, size
-        finally:
-            view.release()
-
-    def _store(self, base: Path, part: str, name: str, data: bytes) -> None:
-        """Put one file in place. One that is there already is trusted if its size fits, else replaced; its folder is fsynced either
-        way, since whoever put it may not have come so far yet."""
-        folder = self._folder(base / part / name[:2])
-        place = folder / name
-        try:
-            there = place.stat().st_size == len(data)
-        except FileNotFoundError:
-            there = False
-        if not there:
-            temp = temp_name(self._folder(base / "tmp"))
-            write_parts(temp, [data], self.fsync)
-            try:
-                os.rename(temp, place)
-            except BaseException:
-                temp.unlink(missing_ok=True)
-                raise
-        self._sync(folder)
-
-    def _copy(self, project: str, digest: str, target: Path, mode: int) -> Path:
-        """Write an object's verified bytes beside `target`, then rename it there."""
-        from blake3 import blake3
-
-        place = self._place(project, digest)
-        parts = [self.get(project, digest)] if place.exists() else _Chunks(self, project, digest).parts()
-        seen = blake3()
-
-        def checked() -> Iterator[bytes]:
-            for part in parts:
-                seen.update(part)
-                yield part
-            if seen.hexdigest() != digest:
-                raise Corrupt(f"The object {digest} does not match its digest.", "Restore it from a backup, or make the asset anew.")
-
-        temp = temp_name(target.parent)
-        try:
-            write_parts(temp, checked(), self.fsync, mode)
-            os.replace(temp, target)
-            self._sync(target.parent)
-        except OSError as error:
-            temp.unlink(missing_ok=True)
-            raise write_error(error, target.parent) from error
-        return target
-
-    def _drop_chunks(self, base: Path, project: str, gone: set[str]) -> None:
-        """Remove the chunks in `gone` that no list still names (called with the exclusive lock held)."""
-        for file in (base / "objects").glob("*/*.list"):
-            gone -= {chunk for chunk, _ in _Chunks(self, project, file.name.removesuffix(".list")).chunks}
-        for chunk in gone:
-            (base / "chunks" / chunk[:2] / chunk).unlink(missing_ok=True)
-        for folder in {base / "chunks" / chunk[:2] for chunk in gone}:
-            self._sync(folder)
-
-    def _trim(self, folder: Path) -> None:
-        """Keep the assembled objects within OBJECT_WHOLE_BYTES, longest unused first, none used in the last OBJECT_WHOLE_SECONDS."""
-        files = sorted(((file.stat(), file) for file in folder.iterdir()), key=lambda pair: pair[0].st_mtime)
-        total = sum(stat.st_size for stat, _ in files)
-        for stat, file in files:
-            if total <= OBJECT_WHOLE_BYTES or stat.st_mtime > time.time() - OBJECT_WHOLE_SECONDS:
-                return
-            file.unlink(missing_ok=True)
-            total -= stat.st_size
+    def get_blob(self, project: str, digest: str) -> bytes | None:
+        """An object or chunk that lies in one piece, verified; None where there is none."""
+        self._need(digest)
+        index = self.index(project)
+        at = index.find(digest)
+        data = None if at is None else self._read(at)
+        for key in (self.loose(project, digest), f"{self.key(project)}/chunks/{digest[:2]}/{digest}"):
+            if data is not None:
+                break
+            with contextlib.suppress(FileNotFoundError):
+                data = self.place.read(key)
+        if data is None:
+            at = index.find(digest, refresh=True)
+            data = None if at is None else self._read(at)
+        if data is not None and digest_of(data) != digest:
+            where = at.key if at is not None else self.loose(project, digest)
+            raise _damaged(f"The object {digest} (in {where})")
+        return data
 
     # -- places -------------------------------------------------------------------------------------------------------------------------
 
-    def _base(self, project: str) -> Path:
+    def key(self, project: str) -> str:
         """The project's folder: its name where that is safe on every file system, else a digest of it."""
-        return self.root / (project if _PLAIN.fullmatch(project) else "~" + digest_of(project.encode())[:40])
+        return project if _PLAIN.fullmatch(project) else "~" + digest_of(project.encode())[:40]
 
-    def _place(self, project: str, digest: str) -> Path:
-        if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
-            raise BadInput(f"{str(digest)[:80]!r} is not a digest.", "A digest is 64 lowercase hex characters (BLAKE3).")
-        return self._base(project) / "objects" / digest[:2] / digest
+    def loose(self, project: str, digest: str) -> str:
+        """The key of an object of its own file."""
+        return f"{self.key(project)}/objects/{digest[:2]}/{digest}"
 
-    def _folder(self, folder: Path) -> Path:
-        """The folder, made and durable; looked at once a process."""
-        if folder not in self._ready:
-            make_folder(folder, self.fsync)
-            if folder.name == "tmp":
-                self._clear(folder)
-            self._ready.add(folder)
-        elif not folder.is_dir():
-            make_folder(folder, self.fsync)
-        return folder
-
-    def _clear(self, folder: Path) -> None:
-        """Remove what writers that died left behind a day ago or longer."""
-        for file in folder.iterdir():
-            with contextlib.suppress(FileNotFoundError):
-                if file.stat().st_mtime < time.time() - _STALE_SECONDS:
-                    file.unlink()
-
-    def _sync(self, folder: Path) -> None:
-        if self.fsync:
-            sync_folder(folder)
+    def index(self, project: str) -> PackIndex:
+        """What the project's packs hold."""
+        with self._lock:
+            if project not in self._indexes:
+                self._indexes[project] = PackIndex(self.place, self.key(project))
+            return self._indexes[project]
 
     @contextlib.contextmanager
-    def _lock(self, base: Path, exclusive: bool) -> Iterator[None]:
+    def lock(self, project: str, exclusive: bool) -> Iterator[None]:
         """The project's lock, between threads and between processes of this host."""
-        self._folder(base)
+        base = self.root / self.key(project)
+        if not base.is_dir():
+            make_folder(base, self.fsync)
         fd = os.open(base / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
@@ -335,18 +244,122 @@ class Objects:
         finally:
             os.close(fd)
 
+    # -- inside -------------------------------------------------------------------------------------------------------------------------
 
-class _Chunks(io.RawIOBase):
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise write_error(error, self.root) from error
+
+    def _put_small(self, project: str, data: bytes) -> tuple[str, int]:
+        digest = digest_of(data)
+        with self.lock(project, exclusive=False):
+            if not self._found_again(project, digest, len(data)):
+                self.place.write(self.loose(project, digest), [data])
+        return digest, len(data)
+
+    def _put_stream(self, project: str, source: BinaryIO) -> tuple[str, int]:
+        head = source.read(OBJECT_CHUNK_ABOVE + 1)
+        if len(head) <= OBJECT_CHUNK_ABOVE:
+            return self._put_small(project, head)
+        held = [head]
+        with self.lock(project, exclusive=False):
+            return self._put_large(project, lambda size: held.pop() if held else source.read(size))
+
+    def _put_large(self, project: str, read: Callable[[int], bytes]) -> tuple[str, int]:
+        """Cut what `read` answers into chunks, keep those that are new, then their list (called with the lock held)."""
+        from blake3 import blake3
+
+        whole, chunks, batch = blake3(), [], packs.Batch()
+        for part in packs.cut(read):
+            whole.update(part)
+            name = digest_of(part)
+            chunks.append((name, len(part)))
+            if not self._found_again(project, name):
+                batch.add(name, part)
+                if batch.full:
+                    self._put_pack(project, batch)
+        self._put_pack(project, batch)
+        digest, size = whole.hexdigest(), sum(n for _, n in chunks)
+        self._put_list(project, digest, size, chunks)
+        return digest, size
+
+    def _put_pack(self, project: str, batch: packs.Batch) -> None:
+        items = batch.take()
+        if items:
+            name, parts = packs.build(items)
+            key = f"{self.key(project)}/packs/{name}"
+            self.place.write(key, parts)
+            self.index(project).add(key, packs.entries(parts[0])[1])
+
+    def _put_list(self, project: str, digest: str, size: int, chunks: Sequence[tuple[str, int]]) -> None:
+        body = orjson.dumps({"digest": digest, "size": size, "chunks": chunks})
+        self.place.write(self.loose(project, digest) + ".list", [digest_of(body).encode() + b"\n" + body])
+
+    def _found_again(self, project: str, digest: str, size: int | None = None) -> bool:
+        """Whether an object or chunk lies somewhere in one piece; it then counts as just written. A file of another size is no find."""
+        at = self.index(project).find(digest)
+        if at is not None and self.place.stat(at.key) is not None:
+            self._touch(at.key)
+            return True
+        key = self.loose(project, digest)
+        for place in (key, f"{self.key(project)}/chunks/{digest[:2]}/{digest}"):
+            found = self.place.stat(place)
+            if found is not None and (size is None or found.size == size):
+                self._touch(place)
+                if self.fsync and (file := self.place.file(place)) is not None:
+                    sync_folder(file.parent)  # whoever put it may not have come so far yet
+                return True
+        return False
+
+    def _touch_loose(self, project: str, digest: str) -> bool:
+        key = self.loose(project, digest)
+        return any(self._touch(one) for one in (key, key + ".list", f"{self.key(project)}/chunks/{digest[:2]}/{digest}"))
+
+    def _touch(self, key: str) -> bool:
+        found = self.place.stat(key)
+        if found is not None and found.at < time.time() - OBJECT_TOUCH_SECONDS:
+            self.place.touch(key)
+        return found is not None
+
+    def _read(self, at: At) -> bytes | None:
+        try:
+            return self.place.read(at.key, at.offset, at.size)
+        except FileNotFoundError:
+            return None
+
+    def _copy(self, project: str, digest: str, target: Path, mode: int) -> Path:
+        """Write an object's verified bytes beside `target`, then rename it there."""
+        temp = temp_name(target.parent)
+        try:
+            write_parts(temp, self.parts(project, digest), self.fsync, mode)
+            os.replace(temp, target)
+            if self.fsync:
+                sync_folder(target.parent)
+        except OSError as error:
+            temp.unlink(missing_ok=True)
+            raise write_error(error, target.parent) from error
+        return target
+
+    def _need(self, digest: str) -> None:
+        if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+            raise BadInput(f"{str(digest)[:80]!r} is not a digest.", "A digest is 64 lowercase hex characters (BLAKE3).")
+
+
+class Chunks(io.RawIOBase):
     """A chunked object as a readable, seekable file; each chunk is checked when it is read."""
 
     def __init__(self, store: Objects, project: str, digest: str) -> None:
-        place = store._place(project, digest)
-        self._folder = store._base(project) / "chunks"
+        self._store, self._project = store, project
+        key = store.loose(project, digest) + ".list"
         try:
-            head, _, body = _list_of(place).read_bytes().partition(b"\n")
+            head, _, body = store.place.read(key).partition(b"\n")
         except FileNotFoundError:
             raise NotFound(f"The project {project!r} has no object {digest}.", "Put it first: POST /api/v1/objects") from None
-        _check(body, head.decode(errors="replace"), _list_of(place))
+        if digest_of(body) != head.decode(errors="replace"):
+            raise _damaged(f"The list of chunks of the object {digest}")
         listed = orjson.loads(body)
         self.chunks: list[tuple[str, int]] = [(name, size) for name, size in listed["chunks"]]
         self.total: int = listed["size"]
@@ -392,20 +405,43 @@ class _Chunks(io.RawIOBase):
         if self._held[0] == index:
             return self._held[1]
         name, _ = self.chunks[index]
-        place = self._folder / name[:2] / name
-        try:
-            data = place.read_bytes()
-        except FileNotFoundError:
-            raise Corrupt(f"The chunk {name} of an object is missing.", "Restore it from a backup, or make the asset anew.") from None
-        _check(data, name, place)
+        data = self._store.get_blob(self._project, name)
+        if data is None:
+            raise Corrupt(f"The chunk {name} of an object is missing.", "Restore it from a backup, or make the asset anew.")
         self._held = (index, data)
         return data
 
 
-def _list_of(place: Path) -> Path:
-    return place.with_name(place.name + ".list")
+def _checked_pack(file: Path) -> tuple[str, list[tuple[str, int, int]]]:
+    """(name, entries) of a pack file whose every byte was checked."""
+    try:
+        with open(file, "rb") as source:
+            head = source.read(packs.HEAD.size)
+            header = head + source.read(packs.header_size(head) - len(head))
+            name, found = packs.entries(header)
+            for digest, _, size in found:
+                data = source.read(size)
+                if len(data) < size:
+                    raise BadInput(f"The pack was cut short: {len(data)} of {size} bytes of {digest} came.", "Send it again.")
+                if digest_of(data) != digest:
+                    raise BadInput(f"Bytes sent as {digest} are {digest_of(data)}.", "They changed on their way: send the pack again.")
+            if source.read(1):
+                raise BadInput("The pack goes on after its last object.", "Send it again.")
+            return name, found
+    except OSError as error:
+        raise NotFound(f"The file {file} cannot be read: {error.strerror}.") from error
 
 
-def _check(data: bytes, digest: str, place: Path) -> None:
-    if digest_of(data) != digest:
-        raise Corrupt(f"{place} does not match its digest.", "The file was changed on disk: restore it from a backup, or make the asset anew.")
+def _trim(folder: Path) -> None:
+    """Keep the assembled objects within OBJECT_WHOLE_BYTES, longest unused first, none used in the last OBJECT_WHOLE_SECONDS."""
+    files = sorted(((file.stat(), file) for file in folder.iterdir()), key=lambda pair: pair[0].st_mtime)
+    total = sum(stat.st_size for stat, _ in files)
+    for stat, file in files:
+        if total <= OBJECT_WHOLE_BYTES or stat.st_mtime > time.time() - OBJECT_WHOLE_SECONDS:
+            return
+        file.unlink(missing_ok=True)
+        total -= stat.st_size
+
+
+def _damaged(what: str) -> Corrupt:
+    return Corrupt(f"{what} does not match its digest.", "The file was changed on disk: restore it from a backup, or make the asset anew.")

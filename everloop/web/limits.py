@@ -15,11 +15,15 @@ UPLOADS = (
     *(f"{api}/{number}/mlflow-artifacts/" for api in ("/api", "/ajax-api") for number in ("2.0", "3.0")),
 )
 """Paths whose bodies are streamed to disk, never held in memory whole."""
+_QUESTIONS = ("/api/v1/objects/missing", "/api/v1/objects/lists", "/api/v1/objects/fetch")
+"""JSON about objects, read into memory."""
 _RUN_FILES = re.compile(r"/api/v1/runs/[^/]+/artifacts/.+")
 
 
 def body_limit(path: str) -> int:
     """Bytes that a request to `path` may carry."""
+    if path in _QUESTIONS:
+        return BODY_BYTES
     return UPLOAD_BYTES if path.startswith(UPLOADS) or _RUN_FILES.fullmatch(path) else BODY_BYTES
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from everloop.assets import aliases, catalog, comparison, policies, prompts, releases, removal, suites
+from everloop.core import trees
 from everloop.core.errors import NotFound
 from everloop.core.principal import Principal, Role
 from everloop.core.refs import Ref
+from everloop.workspace import data_files
 
 if TYPE_CHECKING:
     from everloop.workspace.workspace import Workspace
@@ -59,8 +61,13 @@ class Assets:
 
         A chat suite's cases are stored complete, under their own digest.
         """
-        for digest, path in _files(manifest):
-            if not await asyncio.to_thread(self.ws.objects.has, who.project, digest):
+        if kind == "dataset" and manifest.get("format") == trees.FORMAT:
+            tree = str((manifest.get("tree") or {}).get("digest"))
+            return {**manifest, **await asyncio.to_thread(data_files.manifest_of, self.ws, who.project, tree)}
+        named = _files(manifest)
+        gone = set(await asyncio.to_thread(self.ws.objects.missing, who.project, [digest for digest, _ in named])) if named else set()
+        for digest, path in named:
+            if digest in gone:
                 raise NotFound(
                     f"The manifest names {path} with digest {digest}, which is not among the project's objects.", "Put it first: POST /api/v1/objects"
                 )
@@ -161,6 +168,33 @@ class Assets:
         """The bytes behind a digest, verified; NotFound if the project has no such object."""
         who.need(Role.viewer)
         return await asyncio.to_thread(self.ws.objects.get, who.project, digest)
+
+    async def open_object(self, who: Principal, digest: str) -> tuple[BinaryIO, int]:
+        """(a verifying reader of an object, its size), for what should not be in memory whole; NotFound if the project has none such."""
+        who.need(Role.viewer)
+        reader = await asyncio.to_thread(self.ws.objects.open, who.project, digest)
+        return reader, await asyncio.to_thread(self.ws.objects.size, who.project, digest)
+
+    async def missing_objects(self, who: Principal, digests: Sequence[str]) -> Sequence[str]:
+        """Which of the digests the project has not; the others are safe from the garbage collector for its time of grace."""
+        who.need(Role.viewer)
+        return await asyncio.to_thread(self.ws.objects.missing, who.project, digests)
+
+    async def put_pack(self, who: Principal, file: Path) -> dict[str, Any]:
+        """Store a pack that a client made: {"objects"}; BadInput where a byte of it is not what it should be, and nothing is kept."""
+        who.need(Role.editor, "store objects")
+        return {"objects": await asyncio.to_thread(self.ws.objects.add_pack, who.project, file)}
+
+    async def put_list(self, who: Principal, digest: str, size: int, chunks: Sequence[tuple[str, int]]) -> dict[str, Any]:
+        """Make a large object of chunks that are there: {"digest", "size"}; NotFound names a missing chunk."""
+        who.need(Role.editor, "store an object")
+        await asyncio.to_thread(self.ws.objects.add_list, who.project, digest, size, chunks)
+        return {"digest": digest, "size": size}
+
+    async def fetch_objects(self, who: Principal, digests: Sequence[str]) -> Iterator[bytes]:
+        """The bytes of many objects as frames (core/packs.py); NotFound names one that is missing before anything is sent."""
+        who.need(Role.viewer)
+        return await asyncio.to_thread(data_files.frames, self.ws, who.project, [*digests])
 
 
 def make_check(name: str, params: Mapping[str, Any]) -> Any:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from everloop.assets import table_roles, table_stats, tables
+from everloop.core import trees
 from everloop.core.errors import BadInput, NotFound
 from everloop.core.limits import DOCUMENTS_PAGE_CHARS, INDEX_PREVIEW_ROWS, INDEXES_KEPT, TABLE_PREVIEW_ROWS
 from everloop.core.principal import Principal, Role
 from everloop.core.refs import Ref, check_name
-from everloop.workspace import data_diff
+from everloop.workspace import data_diff, data_files
 
 if TYPE_CHECKING:
     from everloop.workspace.workspace import Workspace
@@ -54,7 +56,7 @@ class Data:
         check_name(name)
         before = await self._latest(who, name)
         if before is not None and before.get("format") != "table":
-            raise BadInput(f"dataset:{name} holds documents; a table cannot become a version of it.", "Choose another name.")
+            raise BadInput(f"dataset:{name} holds {_what(before)}; a table cannot become a version of it.", "Choose another name.")
         held = before or {}
         manifest = await asyncio.to_thread(
             self._prepare,
@@ -86,9 +88,20 @@ class Data:
         check_name(name)
         before = await self._latest(who, name)
         if before is not None and before.get("format") != "documents":
-            raise BadInput(f"dataset:{name} holds a table; documents cannot become a version of it.", "Choose another name.")
+            raise BadInput(f"dataset:{name} holds {_what(before)}; documents cannot become a version of it.", "Choose another name.")
         manifest = await asyncio.to_thread(self._prepare_documents, who.project, list(files))
         return await self.ws.assets.register(who, "dataset", name, manifest, run=run, reads=reads, description=description)
+
+    async def add_files(self, who: Principal, name: str, tree: str, **more: Any) -> dict[str, Any]:
+        """Register files as they are, listed by the object `tree`; see workspace/data_files."""
+        before = await self._latest(who, name)
+        if before is not None and before.get("format") != trees.FORMAT:
+            raise BadInput(f"dataset:{name} holds {_what(before)}; files as they are cannot become a version of it.", "Choose another name.")
+        return await data_files.add(self.ws, who, name, tree, **more)
+
+    async def files(self, who: Principal, ref: str, prefix: str = "", limit: int = 100, after: str = "") -> dict[str, Any]:
+        """Files of a version, page by page; see workspace/data_files."""
+        return await data_files.page(self.ws, who, ref, prefix, limit, after)
 
     async def preview(self, who: Principal, ref: str, limit: int = 50, offset: int = 0) -> dict[str, Any]:
         """Some rows of a table (or of a document set's list): {"ref", "columns", "rows", "total", "next"}; values are JSON's, None where missing."""
@@ -99,6 +112,10 @@ class Data:
             found = manifest["documents"][offset : offset + limit]
             names = ["path", "title", "type", "chars", "pages"]
             rows, total = [[d.get(n) for n in names] for d in found], len(manifest["documents"])
+        elif manifest["format"] == trees.FORMAT:
+            names, total = ["path", "size", "digest", "link"], manifest["count"] + manifest["links"] + manifest["folders"]
+            listed = lambda: list(islice(data_files.listed(self.ws, who.project, manifest), offset, offset + limit))
+            rows = [[entry.get(n) for n in names] for entry in await asyncio.to_thread(listed)]
         else:
             cut = await asyncio.to_thread(self._slice, who.project, manifest, offset, limit)
             names, total = list(cut), manifest["rows"]
@@ -113,7 +130,7 @@ class Data:
         asset = await self._dataset(who, ref)
         manifest = asset["manifest"]
         if manifest.get("format") != "documents":
-            raise BadInput(f"{asset['ref']} is a table, not a set of documents.", "Load documents with: everloop data add-documents NAME FOLDER")
+            raise BadInput(f"{asset['ref']} holds {_what(manifest)}, not documents.", "Load documents with: everloop data add-documents NAME FOLDER")
         limit, offset = max(1, min(limit, TABLE_PREVIEW_ROWS)), max(0, offset)
         items = await asyncio.to_thread(self._texts, who.project, manifest, limit, offset)
         total = len(manifest["documents"])
@@ -239,8 +256,12 @@ class Data:
         return table_stats.columns(self._table(project, manifest).slice(offset, limit))
 
 
+def _what(manifest: Mapping[str, Any]) -> str:
+    return {"table": "a table", "documents": "documents", trees.FORMAT: "files as they are"}.get(str(manifest.get("format")), "something else")
+
+
 def _need_table(asset: Mapping[str, Any]) -> dict[str, Any]:
     manifest = dict(asset["manifest"])
     if manifest.get("format") != "table":
-        raise BadInput(f"{asset['ref']} is a set of documents, not a table.", "Name a dataset that was loaded from CSV or Parquet.")
+        raise BadInput(f"{asset['ref']} holds {_what(manifest)}, not a table.", "Name a dataset that was loaded from CSV or Parquet.")
     return manifest

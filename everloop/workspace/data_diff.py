@@ -13,6 +13,7 @@ from everloop.assets import file_diff, table_diff
 from everloop.core.errors import BadInput
 from everloop.core.principal import Principal, Role
 from everloop.core.refs import Ref
+from everloop.workspace import data_files
 
 if TYPE_CHECKING:
     from everloop.workspace.workspace import Workspace
@@ -22,7 +23,7 @@ async def diff(ws: Workspace, who: Principal, old: str, new: str, key: Sequence[
     """Compare two versions of a dataset (or two datasets): {"from", "to", "format", "same", ...}.
 
     Tables: "schema", "rows" (matched by `key`, else by the dataset's id column, else by content), "columns" (statistics side by side).
-    Documents: "files" by path. `limit` examples of each sort of row are shown. BadInput where one is a table and the other is not.
+    Files and documents: "files" by path. `limit` examples of each sort of row are shown. BadInput where one is a table and the other is not.
     """
     first, second = [await ws.assets.get(who.need(Role.viewer), Ref.parse(ref, "dataset")) for ref in (old, new)]
     before, after = first["manifest"], second["manifest"]
@@ -37,7 +38,7 @@ async def diff(ws: Workspace, who: Principal, old: str, new: str, key: Sequence[
             raise BadInput(f"{first['ref']} is {before.get('format')} and {second['ref']} {after.get('format')}; they cannot be compared.")
         found = await asyncio.to_thread(_tables, ws, who.project, before, after, list(key), limit)
         return {**answer, **found}
-    return {**answer, "files": await asyncio.to_thread(file_diff.compare, _files(before), _files(after))}
+    return {**answer, "files": await asyncio.to_thread(_compared, ws, who.project, before, after)}
 
 
 def _tables(ws: Workspace, project: str, before: Mapping[str, Any], after: Mapping[str, Any], key: list[str], limit: int) -> dict[str, Any]:
@@ -53,8 +54,8 @@ def _tables(ws: Workspace, project: str, before: Mapping[str, Any], after: Mappi
     return {"schema": table_diff.schema(before, after), "rows": rows, "columns": table_diff.columns(before, after)}
 
 
-def _files(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [dict(f) for f in manifest.get("files") or []]
+def _compared(ws: Workspace, project: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    return file_diff.compare(data_files.listed(ws, project, before), data_files.listed(ws, project, after))
 
 
 def _shown(asset: Mapping[str, Any]) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def test_documents_are_read_back_by_page_and_folders_load(client: Client, tmp_pa
     both = client.data.add_documents("both", [folder / "guides", folder / "index.md"])
     assert [d["path"] for d in both["manifest"]["documents"]] == ["guides/start.html", "index.md"]
     client.data.add("table", pd.DataFrame({"x": [1]}))
-    with pytest.raises(BadInput, match="is a table, not a set of documents"):
+    with pytest.raises(BadInput, match="holds a table, not documents"):
         client.data.documents("table")
     with pytest.raises(BadInput, match="x.pdf cannot be read: it is empty"):
         client.data.add_documents("none", {"x.pdf": b""})

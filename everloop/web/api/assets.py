@@ -1,10 +1,10 @@
-"""Assets, aliases, objects and releases over REST."""
+"""Assets, aliases and releases over REST."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Body, Request, Response
+from fastapi import APIRouter, Body
 
 from everloop.core.errors import BadInput
 from everloop.web.deps import Who, Ws
@@ -111,20 +111,6 @@ async def alias_history(who: Who, ws: Ws, kind: str, name: str, alias: str) -> d
     return {"items": await ws.assets.alias_history(who, kind, name, alias), "next": None}
 
 
-@router.post("/objects", status_code=201)
-async def put_object(who: Who, ws: Ws, request: Request) -> dict[str, Any]:
-    """Store the body's bytes; answers {digest, size}. Streams to disk, never all in memory."""
-    async with ws.received(request.stream()) as path:
-        return await ws.assets.put_object(who, path)
-
-
-@router.get("/objects/{digest}")
-async def get_object(who: Who, ws: Ws, digest: str) -> Response:
-    """The bytes behind a digest, verified."""
-    data = await ws.assets.get_object(who, digest)
-    return Response(data, media_type="application/octet-stream", headers={"content-disposition": "attachment", "etag": f'"{digest}"'})
-
-
 rights = {
     "viewer": (
         "GET /api/v1/assets",
@@ -134,7 +120,6 @@ rights = {
         "GET /api/v1/assets/{kind}/{name}/compare",
         "GET /api/v1/assets/{kind}/{name}/{at}",
         "GET /api/v1/assets/{kind}/{name}/aliases/{alias}/history",
-        "GET /api/v1/objects/{digest}",
     ),
     "editor": (
         "POST /api/v1/assets",
@@ -144,7 +129,6 @@ rights = {
         "POST /api/v1/assets/{kind}/{name}/{at}/restore",
         "PUT /api/v1/assets/{kind}/{name}/aliases/{alias}",
         "DELETE /api/v1/assets/{kind}/{name}/aliases/{alias}",
-        "POST /api/v1/objects",
     ),
 }
 """Who may use which route: see web/rights.py."""

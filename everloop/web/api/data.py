@@ -24,8 +24,15 @@ _TEXT = ("description", "run")
 async def add_dataset(who: Who, ws: Ws, request: Request) -> dict[str, Any]:
     """Load a table ({name, file, roles?, contract?, description?, run?, reads?, origin?, tags?}) or documents ({name, files...}), as multipart/form-data.
 
+    Files as they are, whose bytes are objects already, are registered by their list: JSON {name, tree: digest, description?, run?, reads?, origin?, tags?}.
     roles, contract, origin, tags and reads are JSON. One `file` is a table; one or more `files` are documents. Files stream to disk.
     """
+    if request.headers.get("content-type", "").startswith("application/json"):
+        try:
+            body = orjson.loads(await request.body())
+        except orjson.JSONDecodeError:
+            raise BadInput("The body is not JSON.", 'Send {"name": "photos", "tree": "<digest of the list of files>"}.') from None
+        return await _files(who, ws, body)
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         raise BadInput("A dataset is uploaded as multipart/form-data.", "Send the fields name and file (a table) or files (documents).")
     async with request.form(max_files=UPLOAD_FILES, max_fields=100) as form:
@@ -51,6 +58,12 @@ async def rows(who: Who, ws: Ws, name: str, at: str, limit: int = 50, offset: in
     return await ws.data.preview(who, f"dataset:{name}@{at}", limit, offset)
 
 
+@router.get("/datasets/{name}/{at}/files")
+async def files(who: Who, ws: Ws, name: str, at: str, prefix: str = "", limit: int = 100, after: str = "") -> dict[str, Any]:
+    """Files of a dataset by path: {ref, format, items: [{path, digest, size, ...}], total, bytes, next}; `after` is the `next` before."""
+    return await ws.data.files(who, f"dataset:{name}@{at}", prefix, limit, after)
+
+
 @router.get("/datasets/{name}/{at}/documents")
 async def documents(who: Who, ws: Ws, name: str, at: str, limit: int = 100, offset: int = 0) -> dict[str, Any]:
     """Texts of a documents dataset: {ref, items: [{id, path, title, type, text, headings, pages}], total, next}."""
@@ -68,6 +81,13 @@ async def diff(
     """
     first, second = (at if ":" in at else f"dataset:{name}@{at}" for at in (old, new))
     return await ws.data.diff(who, first, second, key, limit)
+
+
+async def _files(who: Who, ws: Ws, body: Any) -> dict[str, Any]:
+    if not isinstance(body, dict) or not isinstance(body.get("name"), str) or not isinstance(body.get("tree"), str):
+        raise BadInput("The fields 'name' and 'tree' are needed.", "`tree` is the digest of the list of files; see everloop/core/trees.py.")
+    more = {key: body[key] for key in ("description", "run", "reads", "origin", "tags") if body.get(key) is not None}
+    return await ws.data.add_files(who, body["name"], body["tree"], **more)
 
 
 async def _table(who: Who, ws: Ws, name: str, upload: UploadFile, more: dict[str, Any]) -> dict[str, Any]:
@@ -101,6 +121,7 @@ rights = {
     "viewer": (
         "GET /api/v1/datasets/{name}/diff",
         "GET /api/v1/datasets/{name}/{at}/documents",
+        "GET /api/v1/datasets/{name}/{at}/files",
         "GET /api/v1/datasets/{name}/{at}/rows",
     ),
     "editor": ("POST /api/v1/datasets",),
