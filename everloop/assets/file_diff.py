@@ -44,9 +44,7 @@ def compare(old: Iterable[Mapping[str, Any]], new: Iterable[Mapping[str, Any]], 
     }
 
 
-def _pairs(
-    old: Iterator[Mapping[str, Any]], new: Iterator[Mapping[str, Any]]
-) -> Iterator[tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]]:
+def _pairs(old: Iterator[Mapping[str, Any]], new: Iterator[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]]:
     """(old, new) by path, None on the side that has it not; both come sorted."""
     before, after = next(old, None), next(new, None)
     while before is not None or after is not None:

@@ -151,8 +151,9 @@ def _said(asset: dict[str, Any]) -> None:
             typer.echo(f"note: {note}")
         return
     if manifest["format"] == "files":
-        kinds = ", ".join(f"{t['count']:,} {t['type'] or 'without ending'}" for t in manifest["types"][:5])
-        typer.echo(f"{asset['ref']}: {manifest['count']:,} files, {manifest['bytes']:,} bytes ({kinds})")
+        count, size = manifest.get("count", len(manifest["files"])), manifest.get("bytes", sum(f["size"] for f in manifest["files"]))
+        kinds = ", ".join(f"{t['count']:,} {t['type'] or 'without ending'}" for t in manifest.get("types", [])[:5])
+        typer.echo(f"{asset['ref']}: {count:,} files, {size:,} bytes" + (f" ({kinds})" if kinds else ""))
         return
     chars, pages = sum(d["chars"] for d in manifest["documents"]), sum(d["pages"] or 0 for d in manifest["documents"])
     typer.echo(f"{asset['ref']}: {len(manifest['documents']):,} documents, {chars:,} characters" + (f", {pages:,} PDF pages" if pages else ""))

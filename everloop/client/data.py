@@ -70,7 +70,7 @@ class Data:
         given = {k: v for k, v in named.items() if v not in (None, [])}
         full = {**(roles or {}), **given} if roles is not None or given else None
         if isinstance(data, (str, os.PathLike)) and (as_files or not _is_table(Path(data))):
-            refused = [k for k in (*given, *(["contract"] if contract else []))]
+            refused = [*given, *(["contract"] if contract else [])]
             if refused:
                 raise BadInput(f"{data} is kept as it is; {', '.join(refused)} is for tables.", "Give a CSV, Parquet, Arrow or Feather file.")
             more = {"description": description, "run": run, "reads": [*reads], "origin": origin, "tags": tags}
@@ -234,9 +234,7 @@ def _parquet(data: Any) -> bytes:
         data = data.to_arrow()
     if not isinstance(data, pa.Table):
         if not hasattr(data, "columns"):
-            raise BadInput(
-                f"A dataset cannot be made of {type(data).__name__}.", "Give a path, a pandas or Polars DataFrame, or an Arrow table."
-            )
+            raise BadInput(f"A dataset cannot be made of {type(data).__name__}.", "Give a path, a pandas or Polars DataFrame, or an Arrow table.")
         names = [str(c) for c in data.columns]
         if len(set(names)) < len(names):
             raise BadInput(

@@ -176,7 +176,7 @@ class Dataset:
         return pq.read_table(data, pre_buffer=False).column("split").combine_chunks()
 
     def _listed(self) -> builtins.list[dict[str, Any]]:
-        if self.format != trees.FORMAT:
+        if "tree" not in self.manifest:
             return [dict(entry) for entry in self.manifest.get("files") or []]
         lines = io.BytesIO(self._object(self.manifest["tree"]["digest"]))
         found = list(trees.load(lines))

@@ -70,7 +70,7 @@ def header_size(head: bytes) -> int:
     magic, count, _ = HEAD.unpack_from(head)
     if magic != MAGIC or count > PACK_ENTRIES:
         raise BadInput("This is not a pack of objects.", "A client makes them; see everloop/core/packs.py for the format.")
-    return HEAD.size + count * ENTRY.size + SUM
+    return HEAD.size + int(count) * ENTRY.size + SUM
 
 
 def entries(header: bytes) -> tuple[str, list[tuple[str, int, int]]]:

@@ -54,7 +54,7 @@ def title_of(asset: dict[str, Any]) -> str:
     m, kind = asset["manifest"], asset["kind"]
     if kind == "dataset":
         if m.get("format") == "files":
-            return f"{m.get('count', 0):,} files"
+            return f"{m.get('count', len(m.get('files') or [])):,} files"
         return f"{m['rows']:,} rows x {len(m['schema'])} columns" if m.get("format") == "table" else f"{len(m.get('documents', []))} documents"
     if kind == "model":
         served = f"served by {m['engine']}" if m.get("engine") else "not served in this form"

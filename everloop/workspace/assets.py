@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from everloop.assets import aliases, catalog, comparison, policies, prompts, releases, removal, suites
-from everloop.core import trees
 from everloop.core.errors import NotFound
 from everloop.core.principal import Principal, Role
 from everloop.core.refs import Ref
@@ -61,8 +60,8 @@ class Assets:
 
         A chat suite's cases are stored complete, under their own digest.
         """
-        if kind == "dataset" and manifest.get("format") == trees.FORMAT:
-            tree = str((manifest.get("tree") or {}).get("digest"))
+        if kind == "dataset" and isinstance(manifest.get("tree"), dict):
+            tree = str(manifest["tree"].get("digest"))
             return {**manifest, **await asyncio.to_thread(data_files.manifest_of, self.ws, who.project, tree)}
         named = _files(manifest)
         gone = set(await asyncio.to_thread(self.ws.objects.missing, who.project, [digest for digest, _ in named])) if named else set()

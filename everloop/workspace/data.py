@@ -113,7 +113,8 @@ class Data:
             names = ["path", "title", "type", "chars", "pages"]
             rows, total = [[d.get(n) for n in names] for d in found], len(manifest["documents"])
         elif manifest["format"] == trees.FORMAT:
-            names, total = ["path", "size", "digest", "link"], manifest["count"] + manifest["links"] + manifest["folders"]
+            names = ["path", "size", "digest", "link"]
+            total = sum(manifest[n] for n in ("count", "links", "folders")) if "tree" in manifest else len(manifest["files"])
             listed = lambda: list(islice(data_files.listed(self.ws, who.project, manifest), offset, offset + limit))
             rows = [[entry.get(n) for n in names] for entry in await asyncio.to_thread(listed)]
         else:

@@ -99,7 +99,7 @@ async def page(ws: Workspace, who: Principal, ref: str, prefix: str = "", limit:
 
 def listed(ws: Workspace, project: str, manifest: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The files of a dataset of any format, sorted by path."""
-    if manifest.get("format") == trees.FORMAT:
+    if "tree" in manifest:
         yield from entries(ws, project, manifest["tree"]["digest"])
     else:
         yield from sorted((dict(f) for f in manifest.get("files") or []), key=lambda f: str(f["path"]))

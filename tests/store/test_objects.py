@@ -75,7 +75,7 @@ def test_many_small_objects_are_few_files_and_are_put_once(objects: Objects) -> 
 
 def test_a_pack_is_taken_in_whole_or_not_at_all(objects: Objects, tmp_path: Path) -> None:
     items = [(digest_of(data), data) for data in (b"one", b"", b"three")]
-    name, parts = packs.build(items)
+    _, parts = packs.build(items)
     whole = b"".join(parts)
     bad = {"cut": whole[:-1], "header": whole[:20], "longer": whole + b"x", "changed": whole[:-2] + b"xx", "none": b"no pack at all, this one"}
     for how, data in bad.items():
