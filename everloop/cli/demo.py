@@ -63,7 +63,7 @@ def demo(
     _check(options, wanted)
     from everloop.cli.demo_server import Server
 
-    report = Report()
+    report = Report(own=bool(data or docs))
     for name in missing:
         report.show.text(f"{name} is not part of this installation; {' and '.join(wanted)} run{'s' if len(wanted) == 1 else ''}.")
     server = Server(folder, port or int(os.environ.get("EVERLOOP_PORT") or DEFAULT_PORT), report.show.text)

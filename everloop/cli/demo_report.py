@@ -131,9 +131,10 @@ class Outcome:
 
 
 class Report:
-    """Stages of all cases, shown as they happen. `out` is where lines go; `rich` decides on colours and a spinner (None: if out is a terminal)."""
+    """Stages of all cases, shown as they happen. `out` is where lines go; `rich` decides on colours and a spinner (None: if out is a terminal); `own`: the data are the user's."""
 
-    def __init__(self, out: Any = None, rich: bool | None = None) -> None:
+    def __init__(self, out: Any = None, rich: bool | None = None, own: bool = False) -> None:
+        self.own = own
         self.stages: list[Stage] = []
         self.outcomes: dict[str, Outcome] = {}
         self.started = time.time()

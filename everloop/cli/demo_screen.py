@@ -26,7 +26,7 @@ def screen(
         lines.append((f"{case}: this installation has no such case, so it did not run", "yellow"))
     commands = _next(report, f"{run}{_environment(home, url)}")
     if commands:
-        lines += [("", ""), ("Next, on your own data", "bold"), *((f"  {command}", "") for command in commands)]
+        lines += [("", ""), ("Next" if report.own else "Next, on your own data", "bold"), *((f"  {command}", "") for command in commands)]
     lines.append(("", ""))
     if running:
         lines.append((f"The server answers at {url} (UI: {url}/ui), pid {pid or '?'}; stop it with: {run}everloop down --home {home}", ""))

@@ -12,13 +12,16 @@ from everloop.core.errors import BadInput
 from everloop.store.frames import SPAN_COLUMNS
 
 NS = 1_000_000_000
+OUTCOMES = {"blocked": '"everloop.blocked":true', "refused": '"everloop.refused":true'}
+"""What the attributes of a call hold that was answered, but not with what was asked."""
 HEAD = "CASE WHEN parent_id IS NULL THEN 0 ELSE 4611686018427387904 END + start_ns // 2"
 """Orders the entry spans of a trace: the true root first, else the earliest."""
 
 
 @dataclass(frozen=True)
 class Filter:
-    """Which traces: all given parts must hold. Times are epoch seconds of the start; `traces` are ids, from a text search."""
+    """Which traces: all given parts must hold. Times are epoch seconds of the start; `traces` are ids, from a text search. `status` is ok, error or
+    unset, or an outcome: blocked (by a guardrail) or refused (by the engine)."""
 
     endpoint: str | None = None
     release: str | None = None
@@ -31,9 +34,13 @@ class Filter:
 
     def where(self) -> tuple[str, list[Any]]:
         """The condition in SQL, and its parameters."""
-        parts, values = [], []
+        parts: list[str] = []
+        values: list[Any] = []
         for name in ("endpoint", "release", "status", "user", "session"):
-            if (value := getattr(self, name)) is not None:
+            if (value := getattr(self, name)) is not None and name == "status" and value in OUTCOMES:
+                parts.append("contains(attributes, ?)")
+                values.append(OUTCOMES[value])
+            elif value is not None:
                 parts.append(f'"{name}" = ?')
                 values.append(value)
         for sign, moment in ((">=", self.since), ("<", self.until)):
@@ -87,12 +94,13 @@ def _heads(con: Any, project: str, traces: list[str]) -> dict[str, dict[str, Any
         ).fetchall()
     }
     rows = con.execute(
-        """SELECT trace_id, span_id, name, kind, start_ns, end_ns, endpoint, release, alias, status, error, session, "user", inputs, outputs FROM spans
+        """SELECT trace_id, span_id, name, kind, start_ns, end_ns, endpoint, release, alias, status, error, session, "user", inputs, outputs,
+             contains(attributes, ?), contains(attributes, ?) FROM spans
            WHERE project = ? AND entry AND trace_id IN (SELECT unnest(?::VARCHAR[]))""",
-        [project, traces],
+        [*OUTCOMES.values(), project, traces],
     ).fetchall()
     heads = {}
-    for trace, span, name, kind, start, end, endpoint, release, alias, status, error, session, user, inputs, outputs in rows:
+    for trace, span, name, kind, start, end, endpoint, release, alias, status, error, session, user, inputs, outputs, blocked, refused in rows:
         head, tokens_in, tokens_out, cost, count, model = totals[trace]
         if span != head:
             continue
@@ -106,6 +114,8 @@ def _heads(con: Any, project: str, traces: list[str]) -> dict[str, dict[str, Any
             "release": release,
             "alias": alias,
             "status": status,
+            "blocked": blocked,
+            "refused": refused,
             "error": error,
             "at": start / NS,
             "ms": (end - start) / 1e6,

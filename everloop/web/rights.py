@@ -10,8 +10,8 @@ viewer, editor, approver, admin     that role of the project, or a higher one
 site      site admins, who may act in every project
 
 A worker started by the server may use `any` and `work` and nothing else; each task hands it a key of the task's own project. Pages below
-/ui that are only read are for viewers and need no line. A test fails for a route that is in no module's table. Routes that are not there at
-all (a mistyped path) are refused like others of their method: reading needs a viewer, anything else an editor.
+/ui that are only read are for viewers and need no line. A test fails for a route that is in no module's table. A path that no route has
+(a mistyped one) is not found, whoever asks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 
-from everloop.core.errors import Forbidden
+from everloop.core.errors import Forbidden, NotFound
 from everloop.core.principal import Principal, Role
 
 LEVELS = ("public", "any", "call", "work", "viewer", "editor", "approver", "admin", "site")
@@ -62,7 +62,7 @@ class Rights:
         return ("GET" if method == "HEAD" else method, path) in self.public or (method in SAFE and path.startswith(STATIC))
 
     def need(self, who: Principal, method: str, path: str) -> None:
-        """Forbidden where `who` may not use the route."""
+        """Forbidden where `who` may not use the route, NotFound where there is none."""
         asked = f"{'GET' if method == 'HEAD' else method} {path}"
         matched = self._pattern(who).fullmatch(asked) is not None
         if who.kind != "worker" and who.role >= Role.editor:  # what they may not is the shorter list
@@ -70,10 +70,17 @@ class Rights:
                 return
         elif matched or (who.role >= Role.viewer and who.kind != "worker" and method in SAFE and not self._denied_to_viewers.fullmatch(asked)):
             return
+        if not self._routes.fullmatch(path):
+            raise NotFound(f"There is nothing at {method} {path}.", "The routes are listed at /api/v1/openapi.json.")
         raise Forbidden(
             f"{who.name} is {who.role.name} in project {who.project!r}, which is not enough for {method} {path}.",
             "Ask an admin of the project for a key with a higher role.",
         )
+
+    @cached_property
+    def _routes(self) -> re.Pattern[str]:
+        """Every path there is, for any method."""
+        return pattern({path for _, path in self.table} | {"/", PAGES, f"{PAGES}/", f"{PAGES}/{{rest:path}}"})
 
     def _pattern(self, who: Principal) -> re.Pattern[str]:
         """What editors and above may not use; what others may."""

@@ -144,3 +144,10 @@ def changed(before: dict[str, Any], after: dict[str, Any]) -> list[Any]:
         for name in before
         if before[name] != after[name]
     ]
+
+
+def test_a_mistyped_path_is_not_found_by_any_role(client: TestClient) -> None:
+    for role in ("caller", "viewer", "editor", "worker"):
+        _, headers = who_and_headers(client, role, "mine")
+        for method in ("GET", "POST"):
+            assert client.request(method, "/api/v1/endpionts/x", headers=headers).status_code == 404, (role, method)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
@@ -21,7 +22,7 @@ def client(tmp_path: Path) -> Iterator[TestClient]:
         yield client
 
 
-def send(client: TestClient, question: str, who: Principal | None = None, start: float = 1000.0) -> str:
+def send(client: TestClient, question: str, who: Principal | None = None, start: float = 1000.0, **attributes: Any) -> str:
     trace = new_trace_id()
     span = Span(
         trace,
@@ -32,7 +33,8 @@ def send(client: TestClient, question: str, who: Principal | None = None, start:
         int(start * 1e9),
         int((start + 0.5) * 1e9),
         "ok",
-        {"everloop.endpoint": "tutor", "everloop.release": "release:tutor@1", "llm.model_name": "gpt-4o-mini", "llm.token_count.prompt": 100},
+        {"everloop.endpoint": "tutor", "everloop.release": "release:tutor@1", "llm.model_name": "gpt-4o-mini", "llm.token_count.prompt": 100}
+        | attributes,
         inputs=question,
         outputs="yes",
     )
@@ -57,6 +59,16 @@ def test_list_get_score_and_stats(client: TestClient) -> None:
     [bucket] = client.get("/api/v1/stats", params={"since": 900, "until": 1100, "bucket_s": 200}).json()["items"]
     assert bucket["count"] == 1 and bucket["p50_ms"] == pytest.approx(500) and bucket["tokens"] == 100
     assert client.get("/api/v1/stats/histogram", params={"edges_ms": [100, 1000]}).json()["counts"] == [0, 2, 0]
+
+
+def test_a_blocked_call_is_told_from_one_that_went_well(client: TestClient) -> None:
+    fine, blocked = send(client, "what is a loan?"), send(client, "how do I hurt", start=2000.0, **{"everloop.blocked": True})
+    client.get(f"/api/v1/traces/{blocked}")
+    listed = client.get("/api/v1/traces").json()["items"]
+    assert [(t["trace_id"], t["blocked"], t["refused"]) for t in listed] == [(blocked, True, False), (fine, False, False)]
+    assert [t["trace_id"] for t in client.get("/api/v1/traces", params={"status": "blocked"}).json()["items"]] == [blocked]
+    assert "chip bad" in client.get(f"/ui/traces/{blocked}").text.partition("<h1>")[2].partition("</h1>")[0]
+    assert "chip good" in client.get(f"/ui/traces/{fine}").text.partition("<h1>")[2].partition("</h1>")[0]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ MARKDOWN_CHARS = 200_000
 VERDICTS = {
     "good": ("pass", "ok", "finished", "done", "approved", "live", "whole", "healthy", "enabled", "handled"),
     "bad": ("fail", "failed", "error", "rejected", "killed", "broken", "revoked", "blocked", "expired"),
-    "wait": ("inconclusive", "pending", "open", "waiting", "cancelled", "skipped", "not_assessed", "flagged", "redacted", "attention"),
+    "wait": ("inconclusive", "pending", "open", "waiting", "cancelled", "skipped", "not_assessed", "flagged", "redacted", "attention", "refused"),
     "busy": ("running", "scheduled", "ready", "leased"),
 }
 """Words of states by the colour they get; a word that is not here stays grey."""

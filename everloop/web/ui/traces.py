@@ -54,6 +54,7 @@ async def trace(page: Page, trace_id: str) -> Response:
         trace=found,
         rows=rows,
         head=head,
+        outcome=_outcome(head),
         usage=tree.usage(found["spans"]),
         passages=[p for row in rows for p in row["passages"]],
         guards=[row for row in rows if row["guard"]],
@@ -68,6 +69,12 @@ async def trace(page: Page, trace_id: str) -> Response:
         asked=messages(head.get("inputs")),
         answered=messages(head.get("outputs")),
     )
+
+
+def _outcome(head: dict[str, Any]) -> str:
+    """What became of a call: blocked by a guardrail, refused by the engine, or its span's status."""
+    attributes = head.get("attributes") or {}
+    return next((word for word in ("blocked", "refused") if attributes.get(f"everloop.{word}")), head.get("status") or "unset")
 
 
 @router.post("/ui/traces/{trace_id}/feedback")
