@@ -73,7 +73,7 @@ class Export:
         self.why = self.why or why
 
 
-@dataclass
+@dataclass(slots=True)
 class _Raw:
     """One span as either encoding gave it."""
 
@@ -108,6 +108,7 @@ def from_protobuf(body: bytes, now_ns: int, zeros: bool = False) -> Export:
         about = _pairs(resource.resource.attributes)
         for scope in resource.scope_spans:
             for s in scope.spans:
+                status = s.status
                 raw = _Raw(
                     s.trace_id,
                     s.span_id,
@@ -116,11 +117,11 @@ def from_protobuf(body: bytes, now_ns: int, zeros: bool = False) -> Export:
                     s.start_time_unix_nano,
                     s.end_time_unix_nano,
                     s.flags,
-                    s.status.code,
-                    s.status.message,
+                    status.code,
+                    status.message,
                     _pairs(s.attributes),
-                    [{"name": e.name, "at_ns": e.time_unix_nano, "attributes": _pairs(e.attributes)} for e in s.events],
-                    [{"trace_id": link.trace_id.hex(), "span_id": link.span_id.hex(), "attributes": _pairs(link.attributes)} for link in s.links],
+                    [{"name": e.name, "at_ns": e.time_unix_nano, "attributes": _pairs(e.attributes)} for e in s.events] if s.events else [],
+                    [_link(one) for one in s.links] if s.links else [],
                 )
                 _keep(export, raw, about, scope.scope.name, now_ns)
     return export
@@ -187,7 +188,7 @@ def _status(code: Any) -> int:
 
 
 def _keep(export: Export, raw: _Raw, resource: dict[str, Any], scope: str, now_ns: int) -> None:
-    """Check one span and add it; a missing start is taken as now (without an end, too, the span is not kept), an end before the start as the start."""
+    """Check one span and add it; a missing start is taken as the end (without an end, too, the span is not kept), an end before the start as the start."""
     if len(raw.trace_id) != 16 or not (export.zeros or any(raw.trace_id)):
         return export.reject(f"A span's trace_id has {len(raw.trace_id)} bytes or is all zero; it must be 16 bytes.")
     if len(raw.span_id) != 8 or not (export.zeros or any(raw.span_id)):
@@ -202,7 +203,7 @@ def _keep(export: Export, raw: _Raw, resource: dict[str, Any], scope: str, now_n
     a = raw.attributes
     if MLFLOW_ID in a:
         _of_mlflow(a)
-    start = raw.start or now_ns
+    start = raw.start or raw.end or now_ns
     parent = raw.parent_id.hex() if any(raw.parent_id) else None
     inputs, outputs = _inputs(a), _outputs(a)
     kind = kind_of(a)
@@ -314,6 +315,8 @@ def _maybe_json(value: Any) -> Any:
 
 def _flat(a: dict[str, Any], prefix: str, part: str) -> list[dict[str, Any]] | None:
     """OpenInference's flattened lists (`llm.input_messages.0.message.role`) as a list of dicts, deeper keys left dotted."""
+    if prefix not in "\n".join(a):  # most spans have none: one look instead of one a name
+        return None
     found: dict[int, dict[str, Any]] = {}
     for name, value in a.items():
         if name.startswith(prefix) and (match := _FLAT.fullmatch(name, len(prefix))):
@@ -321,8 +324,16 @@ def _flat(a: dict[str, Any], prefix: str, part: str) -> list[dict[str, Any]] | N
     return [found[i] for i in sorted(found)] or None
 
 
+def _link(link: Any) -> dict[str, Any]:
+    return {"trace_id": link.trace_id.hex(), "span_id": link.span_id.hex(), "attributes": _pairs(link.attributes)}
+
+
 def _pairs(items: Any) -> dict[str, Any]:
-    return {item.key: _any(item.value) for item in items}
+    found = {}
+    for item in items:
+        value = item.value
+        found[item.key] = value.string_value or _any(value)  # most are texts, and asking which one it is costs more than looking
+    return found
 
 
 def _any(value: Any) -> Any:

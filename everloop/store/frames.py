@@ -98,6 +98,11 @@ MLFLOW_USAGE, MLFLOW_COST = "mlflow.chat.tokenUsage", "mlflow.llm.cost"
 _USAGE = (("llm.token_count.prompt", "input_tokens"), ("llm.token_count.completion", "output_tokens"), (TOKENS_CACHED[0], "cache_read_input_tokens"))
 
 
+_IN = frozenset(TOKENS_IN)
+LLM_NAMES = frozenset((*MODEL, *PROVIDER, *TOKENS_IN, *TOKENS_OUT, *TOKENS_CACHED, *COST))
+"""A span that has none of these called no model."""
+
+
 def first(attributes: Mapping[str, Any], names: Iterable[str]) -> Any:
     """The first of `names` that the attributes have; None if none."""
     for name in names:
@@ -151,11 +156,13 @@ def _span_rows(project: str, received: float, spans: list[dict[str, Any]], price
         u = s.get("counts", a)
         above = roots.get(trace, a)
         own = ENDPOINT in a
-        model, provider = _text(first(a, MODEL)), _text(first(a, PROVIDER))
-        tokens_in, tokens_out, cached = _count(first(u, TOKENS_IN)), _count(first(u, TOKENS_OUT)), _count(first(u, TOKENS_CACHED))
-        cost = _number(first(u, COST))
-        if cost is None and price is not None and model and (tokens_in or tokens_out):
-            cost = price(provider, model, tokens_in or 0, tokens_out or 0, cached or 0)
+        model = provider = tokens_in = tokens_out = cached = cost = None
+        if not LLM_NAMES.isdisjoint(u):
+            model, provider = _text(first(a, MODEL)), _text(first(a, PROVIDER))
+            tokens_in, tokens_out, cached = _count(first(u, TOKENS_IN)), _count(first(u, TOKENS_OUT)), _count(first(u, TOKENS_CACHED))
+            cost = _number(first(u, COST))
+            if cost is None and price is not None and model and (tokens_in or tokens_out):
+                cost = price(provider, model, tokens_in or 0, tokens_out or 0, cached or 0)
         rows.append(
             (
                 project,
@@ -214,7 +221,9 @@ def _object(value: Any) -> dict[str, Any]:
 
 def _rolled(spans: list[dict[str, Any]], parents: dict[tuple[str, str], str | None]) -> set[tuple[str, str]]:
     """Spans with token counts above another span with token counts."""
-    counted = {(s["trace_id"], s["span_id"]) for s in spans if first(s.get("counts", s["attributes"]), TOKENS_IN) is not None}
+    counted = {
+        (s["trace_id"], s["span_id"]) for s in spans if not _IN.isdisjoint(u := s.get("counts", s["attributes"])) and first(u, TOKENS_IN) is not None
+    }
     if len(counted) < 2:
         return set()
     rolled: set[tuple[str, str]] = set()

@@ -10,6 +10,7 @@ import re
 import sqlite3
 import threading
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,7 @@ def texts_of(rows: Iterable[Any]) -> list[Row]:
     return full
 
 
+@lru_cache(1024)
 def _scope(project: str) -> str:
     return "p" + digest_of(project.encode())[:24]
 
