@@ -284,3 +284,15 @@ DATASET_MEMORY_BYTES = 256 * 1024 * 1024
 """A client reads a table's file up to this size from memory; a larger one is kept in its cache folder first."""
 DATASET_CACHE_BYTES = 20 * 1024 * 1024 * 1024
 """Datasets that a client keeps in its cache folder; the longest unused go first."""
+QUEUE_ITEMS = 20_000
+"""Rows, documents or traces of one annotation queue."""
+QUEUE_TEXT_CHARS = 20_000
+"""Characters of a text that an annotator is shown; the rest is cut, and that is said."""
+QUEUE_QUESTIONS = 20
+"""Questions of a rubric."""
+QUEUE_CLASSES = 50
+"""Classes of one question of a rubric."""
+QUEUE_CLAIM_SECONDS = 900.0
+"""How long an item that an annotator is looking at is kept from others, in seconds."""
+LABEL_CHARS = 4_000
+"""Characters of a free text or comment of a label."""

@@ -469,3 +469,39 @@ documents = _table(  # small named JSON documents of rooms that need no table of
     Column("updated_at", Float, nullable=False),
     Column("updated_by", String(250), nullable=False),
 )
+
+queues = _table(  # annotation queues: what people label, by which rubric
+    "queues",
+    Column("project", String(250), primary_key=True),
+    Column("name", String(250), primary_key=True),
+    Column("spec", JSON, nullable=False),  # see assets/queues.py
+    Column("created_at", Float, nullable=False),
+    Column("created_by", String(250), nullable=False),
+    Column("closed_at", Float),
+)
+
+queue_items = _table(
+    "queue_items",
+    Column("project", String(250), primary_key=True),
+    Column("queue", String(250), primary_key=True),
+    Column("item", String(250), primary_key=True),  # a row's number, a document's or trace's id
+    Column("place", Integer, nullable=False),  # the lower, the sooner it is shown
+    Column("why", Float),  # the figure that gave it its place
+    Column("shown", JSON, nullable=False),  # what annotators see
+    Column("assigned", JSON, nullable=False),  # annotators; [] is anybody
+    Column("labelled", Integer, nullable=False, default=0),  # how many have labelled it
+    Column("contested", Boolean, nullable=False, default=False),  # and did not agree
+    Index("queue_items_next", "project", "queue", "labelled", "place"),
+)
+
+queue_labels = _table(
+    "queue_labels",
+    Column("project", String(250), primary_key=True),
+    Column("queue", String(250), primary_key=True),
+    Column("item", String(250), primary_key=True),
+    Column("annotator", String(250), primary_key=True),
+    Column("answers", JSON, nullable=False),  # by question of the rubric
+    Column("comment", Text, nullable=False, default=""),
+    Column("skipped", Boolean, nullable=False, default=False),
+    Column("at", Float, nullable=False),
+)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from everloop.workspace.gates import Gates
     from everloop.workspace.govern import Govern
     from everloop.workspace.identity import Identity
+    from everloop.workspace.labels import Labels
     from everloop.workspace.monitors import Monitors
     from everloop.workspace.overview import Overview
     from everloop.workspace.pipelines import Pipelines
@@ -199,6 +200,13 @@ class Workspace:
         from everloop.workspace.assets import Assets
 
         return Assets(self)
+
+    @cached_property
+    def labels(self) -> Labels:
+        """Annotation queues."""
+        from everloop.workspace.labels import Labels
+
+        return Labels(self)
 
     @cached_property
     def data(self) -> Data:
