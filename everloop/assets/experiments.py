@@ -93,8 +93,13 @@ def search(
             column: Any = experiments.c.tags[clause.key].as_string()
         else:
             column = experiments.c[clause.key]
-        value = run_filter.seconds(clause.value) if clause.entity == "attribute" and clause.key.endswith("_at") else clause.value
-        statement = statement.where(run_filter.condition(column, clause.op, value, tx.conn.dialect.name))
+        timed = clause.entity == "attribute" and clause.key.endswith("_at")
+        fits = (
+            run_filter.moment(column, clause.op, clause.value)
+            if timed
+            else run_filter.condition(column, clause.op, clause.value, tx.conn.dialect.name)
+        )
+        statement = statement.where(fits)
     for text in order_by or ["last_update_time DESC"]:
         entity, key, ascending = run_filter.parse_order(text, run_filter.EXPERIMENTS)
         if entity != "attribute":

@@ -25,7 +25,7 @@ _TOKEN = re.compile(
     r"""\s*(?:
       (?P<text>'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.|"")*")
     | (?P<quoted>`[^`]*`)
-    | (?P<number>[-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?(?![\w.]))
+    | (?P<number>[-+]?(?:\d+(?:\.\d*)?|(?<![\w`"'])\.\d+)(?:[eE][-+]?\d+)?(?![\w.]))
     | (?P<op>!=|<>|>=|<=|==|=|<|>)
     | (?P<mark>[(),.])
     | (?P<word>[^\s'"`=!<>(),.]+)
@@ -51,7 +51,8 @@ class Clause:
 @dataclass(frozen=True)
 class Grammar:
     """What may be searched. `entities` maps every spelling to its entity and `kinds` an entity to "number" or "text" or "null" (text that
-    may also be asked IS NULL); `attributes` maps an attribute's spelling to (name, kind), kind "list" being text that may be asked IN."""
+    may also be asked IS NULL); `attributes` maps an attribute's spelling to (name, kind), kind "list" being text that may be asked IN, and "ms" a time that the filter has in
+    milliseconds and the clause then in seconds."""
 
     what: str
     attributes: Mapping[str, tuple[str, str]]
@@ -64,6 +65,7 @@ MATCHED = TEXTUAL | {"RLIKE"}
 _ATTRIBUTE = {"attribute": "attribute", "attributes": "attribute", "attr": "attribute"}
 _OPERATORS = {
     "number": NUMERIC,
+    "ms": NUMERIC,
     "text": TEXTUAL,
     "list": LISTED,
     "null": NULLABLE,
@@ -77,8 +79,8 @@ EXPERIMENTS = Grammar(
     "experiments",
     {
         "name": ("name", "text"),
-        "creation_time": ("created_at", "number"),
-        "last_update_time": ("updated_at", "number"),
+        "creation_time": ("created_at", "ms"),
+        "last_update_time": ("updated_at", "ms"),
         "experiment_id": ("id", "list"),
     },
     {**_ATTRIBUTE, "tag": "tag", "tags": "tag"},
@@ -98,14 +100,16 @@ RUNS = Grammar(
         "kind": ("kind", "list"),
         "pipeline": ("pipeline", "list"),
         "parent": ("parent", "list"),
-        "user_id": ("created_by", "list"),
-        "User": ("created_by", "list"),
+        "user_id": ("user", "list"),
+        "User": ("user", "list"),
         "created_by": ("created_by", "list"),
         "experiment_id": ("experiment", "list"),
         "artifact_uri": ("artifact_uri", "list"),
         "lifecycle_stage": ("lifecycle_stage", "list"),
-        **dict.fromkeys(("start_time", "started_at", "created", "Created"), ("started_at", "number")),
-        **dict.fromkeys(("end_time", "ended_at"), ("ended_at", "number")),
+        **dict.fromkeys(("start_time", "created", "Created"), ("started_at", "ms")),
+        "end_time": ("ended_at", "ms"),
+        "started_at": ("started_at", "number"),
+        "ended_at": ("ended_at", "number"),
     },
     {
         **_ATTRIBUTE,
@@ -173,6 +177,15 @@ def condition(column: Any, op: str, value: Any, dialect: str) -> Any:
     return compare[op](value)
 
 
+def moment(column: Any, op: str, value: float) -> Any:
+    """The SQL condition on a time in epoch seconds; two times of the same millisecond are equal, which is as exact as clients are told them."""
+    low, high = value - 0.0005, value + 0.0005
+    if op in ("=", "!="):
+        inside = (column >= low) & (column < high)
+        return inside if op == "=" else ~inside
+    return {">": column >= high, ">=": column >= low, "<": column < low, "<=": column < high}[op]
+
+
 def seconds(value: float) -> float:
     """A time of a filter in epoch seconds: MLflow writes milliseconds, and a number above 1e11 is taken as such."""
     return value / 1000.0 if value > 1e11 else value
@@ -206,12 +219,12 @@ def _comparison(text: str, tokens: list[tuple[str, str]], at: int, grammar: Gram
     if at >= len(tokens):
         raise _wrong(text, f"after {op} a value must follow, found the end")
     shape, raw = tokens[at]
-    if kind == "number":
+    if kind in ("number", "ms"):
         if shape != "number":
             raise _wrong(text, f"the {entity} {key!r} is compared with {raw}, which is not a number", "Numbers stand without quotes: 0.5")
-        return Clause(entity, key, op, float(raw)), at + 1
+        return Clause(entity, key, op, float(raw) / (1000.0 if kind == "ms" else 1.0)), at + 1
     if kind == "mixed" and shape == "number":
-        return Clause(entity, key, op, float(raw)), at + 1
+        return Clause(entity, key, op, float(raw) / (1000.0 if kind == "ms" else 1.0)), at + 1
     if shape != "text":
         raise _wrong(text, f"the {entity} {key!r} is compared with {raw}, which is not in quotes", "Put text in quotes: 'abc'")
     return Clause(entity, key, op, _unquote(raw)), at + 1
@@ -275,6 +288,8 @@ def _list(text: str, tokens: list[tuple[str, str]], at: int) -> tuple[tuple[str,
         if tokens[at + 1][1] != ",":
             break
         at += 2
+        if tokens[at : at + 1] and tokens[at][1] == ")":  # ('a',) as Python writes a tuple of one
+            return tuple(values), at + 1
     raise _wrong(text, "a list after IN is of quoted texts with commas between", "Write it as: attributes.run_id IN ('a', 'b')")
 
 

@@ -102,21 +102,43 @@ def _condition(tx: Tx, clause: run_filter.Clause) -> Any:
         return ~sa.exists().where(*where)
     if clause.op == "IS NOT NULL":
         return sa.exists().where(*where)
-    return sa.exists().where(*where, run_filter.condition(side.c.value, clause.op, clause.value, dialect))
+    fits = run_filter.condition(side.c.value, clause.op, clause.value, dialect)
+    if clause.entity == "metric" and clause.op == "!=":
+        fits = sa.or_(fits, side.c.special == "nan")  # nan is unlike every number
+    return sa.exists().where(*where, fits)
 
 
 def _attribute(clause: run_filter.Clause, dialect: str) -> Any:
     value = clause.value
     if clause.key in ("started_at", "ended_at"):
-        value = run_filter.seconds(value)
+        return run_filter.moment(table.c[clause.key], clause.op, run_filter.seconds(value))
+    if clause.key == "user":
+        return run_filter.condition(_user(), clause.op, value, dialect)
     if clause.key == "status":
         value = tuple(v.lower() for v in value) if isinstance(value, tuple) else value.lower()
     if clause.key == "lifecycle_stage":
-        return run_filter.condition(sa.case((table.c.deleted_at.is_(None), "active"), else_="deleted"), clause.op, value, dialect)
+        return run_filter.condition(_lifecycle(), clause.op, value, dialect)
     if clause.key == "artifact_uri":
         where = "mlflow-artifacts:/" + table.c.experiment + "/" + table.c.id + "/artifacts"
         return run_filter.condition(where, clause.op, value, dialect)
     return run_filter.condition(table.c[clause.key], clause.op, value, dialect)
+
+
+def _lifecycle() -> Any:
+    return sa.case((table.c.deleted_at.is_(None), "active"), else_="deleted")
+
+
+def _user() -> Any:
+    """The user of a run: whom the client named, else who made it."""
+
+    def tag(key: str) -> Any:
+        return (
+            sa.select(run_tags.c.value)
+            .where(run_tags.c.project == table.c.project, run_tags.c.run == table.c.id, run_tags.c.key == key)
+            .scalar_subquery()
+        )
+
+    return sa.func.coalesce(tag("mlflow.user"), tag(runs.CLIENT_USER), table.c.created_by)
 
 
 def _ordered(statement: Any, order_by: list[str]) -> Any:
@@ -128,7 +150,7 @@ def _ordered(statement: Any, order_by: list[str]) -> Any:
             if key == "artifact_uri":
                 key = "id"
             named = named or key == "started_at"
-            column = sa.case((table.c.deleted_at.is_(None), "active"), else_="deleted") if key == "lifecycle_stage" else table.c[key]
+            column = _lifecycle() if key == "lifecycle_stage" else _user() if key == "user" else table.c[key]
             statement = statement.order_by(sa.case((column.is_(None), 1), else_=0))
         elif entity in _TABLES:
             side = _TABLES[entity].alias()

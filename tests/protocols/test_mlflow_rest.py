@@ -184,3 +184,30 @@ def test_what_runs_read_is_found_by_experiment(mlflow: Mlflow) -> None:
     assert mlflow.shown(run)["outputs"]["model_outputs"] == [{"model_id": "m-1", "step": 2}]
     found = mlflow.ok("POST", "experiments/search-datasets", {"experiment_ids": [experiment]})["dataset_summaries"]
     assert found == [{"experiment_id": experiment, "name": "d", "digest": "g", "context": "training"}]
+
+
+def test_searches_as_mlflow_means_them(mlflow: Mlflow) -> None:
+    experiment = mlflow.ok("POST", "experiments/create", {"name": "search"})["experiment_id"]
+    ids = []
+    for i in range(4):
+        made = {"experiment_id": experiment, "start_time": 1000 + i, "user_id": "bob" if i % 2 else "al", "run_name": f"run {i}"}
+        ids.append(mlflow.ok("POST", "runs/create", made)["run"]["info"]["run_id"])
+    for i, value in enumerate((0.1, "NaN", 0.3)):
+        metric = {"key": "auc", "value": value, "timestamp": 1}
+        mlflow.ok("POST", "runs/log-batch", {"run_id": ids[i], "metrics": [metric], "params": [{"key": "my key", "value": "x%y"}]})
+
+    def found(filter: str, *order: str) -> list[int]:
+        body = {"experiment_ids": [experiment], "filter": filter, "order_by": order or ["attributes.start_time"]}
+        return [ids.index(run["info"]["run_id"]) for run in mlflow.ok("POST", "runs/search", body).get("runs", [])]
+
+    assert found("start_time > 1001") == [2, 3]
+    assert found("attributes.start_time = 1001") == [1]
+    assert found("user_id = 'bob'") == [1, 3]
+    assert found("metrics.auc != 0.1") == [1, 2]  # nan is not 0.1
+    assert found("metrics.auc > .05 and params.`my key` LIKE 'x%'") == [0, 2]
+    assert found("params.`my key` IS NULL") == [3]
+    assert found(f"attributes.run_id IN ('{ids[3]}',)") == [3]
+    assert found("", "metrics.auc DESC") == [2, 0, 1, 3]
+    assert found("", "user_id", "start_time DESC") == [2, 0, 3, 1]
+    status, answer = mlflow.ask("POST", "runs/search", {"experiment_ids": ["abc"]})
+    assert (status, answer["error_code"]) == (400, "INVALID_PARAMETER_VALUE")

@@ -98,7 +98,11 @@ def experiment_of(one: dict[str, Any]) -> dict[str, Any]:
 
 def id_of(call: Call) -> str:
     """The experiment asked for; BadInput where it is not a number, as MLflow's ids are."""
-    id = call.need("experiment_id")
+    return check_id(call.need("experiment_id"))
+
+
+def check_id(id: str) -> str:
+    """The id as it is; BadInput where it is not a number."""
     if not id.isdigit():
         raise BadInput(f"Invalid experiment ID '{id}'. Experiment ID must be a valid integer.")
     return id

@@ -8,7 +8,7 @@ from everloop.assets.run_metrics import Point
 from everloop.assets.runs import ARTIFACTS, CLIENT_USER, HIDDEN
 from everloop.core.errors import BadInput, Conflict, NotFound
 from everloop.protocols.mlflow import fields, inputs
-from everloop.protocols.mlflow.experiments import id_of, view_of
+from everloop.protocols.mlflow.experiments import check_id, id_of, view_of
 from everloop.protocols.mlflow.wire import Call, lacking, ms, seconds, tag_list
 
 STATUSES = {"1": "RUNNING", "2": "SCHEDULED", "3": "FINISHED", "4": "FAILED", "5": "KILLED"}
@@ -115,13 +115,16 @@ async def search_runs(call: Call) -> Any:
         raise fields.invalid("max_results", call.get("max_results"), f" It must be at most 50000.{fields.SEE}")
     if most <= 0:
         raise BadInput(f"Invalid value {most} for parameter 'max_results' supplied. It must be a positive integer.")
+    ids = [str(one) for one in call.listed("experiment_ids")]
+    for id in ids:
+        check_id(id)
     page = await call.ws.runs.search(
         call.who,
         str(call.get("filter", "")),
         None,
         most,
         call.get("page_token") or None,
-        experiment_ids=[str(one) for one in call.listed("experiment_ids")],
+        experiment_ids=ids,
         view=view_of(call, "run_view_type"),
         order_by=call.listed("order_by"),
         points=True,
