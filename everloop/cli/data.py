@@ -20,6 +20,8 @@ def register(app: typer.Typer) -> None:
     data.command("diff")(diff)
     data.command("checkout")(checkout)
     data.command("tag")(tag)
+    data.command("gc")(gc)
+    data.command("verify")(verify)
     app.add_typer(data, name="data")
 
 
@@ -137,6 +139,40 @@ def tag(
     made = screen.client(start=True).data.tag(ref, *(name for name in names if "=" not in name), **pairs)
     told = ", ".join(f"{k}={v}" for k, v in made["tags"].items())
     typer.echo(f"{made['ref']}: names {', '.join(made['aliases']) or 'none'}; tags {told or 'none'}")
+
+
+def gc(
+    dry_run: bool = typer.Option(False, "--dry-run", help="Only say what would go"),
+    grace: float = typer.Option(24.0, help="Keep what was written or found again within so many hours"),
+    as_json: bool = screen.JSON,
+) -> None:
+    """Delete bytes that nothing refers to any more (admins)."""
+    done = screen.client(start=True).data.gc(grace=grace * 3600, dry_run=dry_run)
+    if as_json:
+        screen.say_json(done)
+        return
+    verb = "would go" if dry_run else "are gone"
+    typer.echo(f"{done['deleted']:,} objects ({done['deleted_bytes']:,} bytes) {verb}; {done['kept']:,} ({done['kept_bytes']:,} bytes) stay")
+    if done["young"]:
+        typer.echo(f"{done['young']:,} files that nothing refers to are younger than {grace:g} hours and stay for now")
+    for note in done["notes"]:
+        typer.echo(f"note: {note}")
+
+
+def verify(
+    ref: str = typer.Argument(None, help="NAME@VERSION; all of the project without"),
+    as_json: bool = screen.JSON,
+) -> None:
+    """Read and check stored bytes; damage ends with exit code 1."""
+    done = screen.client(start=True).data.verify(ref)
+    if as_json:
+        screen.say_json(done)
+    else:
+        for one in done["damaged"]:
+            typer.echo(f"damaged: {one.get('path') or one.get('key')}: {one['error']}")
+        typer.echo(f"{done['checked']:,} checked, {done['bytes']:,} bytes: {done['damaged_count'] or 'none'} damaged")
+    if done["damaged_count"]:
+        raise typer.Exit(1)
 
 
 def _said(asset: dict[str, Any]) -> None:

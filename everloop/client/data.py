@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from everloop.client.http import query_text
 from everloop.core.errors import BadInput
 from everloop.core.limits import UPLOAD_MEMORY_BYTES
 from everloop.core.refs import Ref
@@ -142,6 +143,17 @@ class Data:
         if tags:
             self._http.patch(f"{path}/{asset['version']}", json={"tags": tags})
         return self.get(asset["ref"])
+
+    def gc(self, *, grace: float | None = None, dry_run: bool = False) -> dict[str, Any]:
+        """Delete the project's objects that nothing refers to and that are older than `grace` seconds (a day): {"deleted", "deleted_bytes", ...}.
+
+        An admin's right. What a version, a run, a decision or a trace refers to stays, also what a deleted version that can be restored does.
+        """
+        return self._http.post("/api/v1/objects/gc" + query_text({"grace": grace, "dry_run": dry_run}), timeout=_SECONDS)
+
+    def verify(self, ref: str | None = None) -> dict[str, Any]:
+        """Have every object of the project, or of one version, read and checked: {"checked", "bytes", "damaged": [...], "damaged_count"}."""
+        return self._http.post("/api/v1/objects/verify" + query_text({"ref": ref}), timeout=_SECONDS)
 
     def add_documents(
         self,

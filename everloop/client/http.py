@@ -124,7 +124,7 @@ class Http:
     def _call(
         self, method: str, path: str, params: Mapping[str, Any] | None, body: Body, headers: Mapping[str, str], timeout: float | None
     ) -> tuple[str, bytes]:
-        url = self.url + path + _query(params)
+        url = self.url + path + query_text(params)
         sent = {**self._headers, **headers}
         again = body is None or isinstance(body, bytes)
         for attempt in range(1, ATTEMPTS + 1):
@@ -204,7 +204,7 @@ def error_of(status: int, kind: str, body: bytes) -> EverloopError:
     return error
 
 
-def _query(params: Mapping[str, Any] | None) -> str:
+def query_text(params: Mapping[str, Any] | None) -> str:
     """`?a=1&b=2`; None is left out, booleans are true and false, lists repeat the name."""
     from urllib.parse import urlencode
 

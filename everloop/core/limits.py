@@ -280,6 +280,8 @@ FILE_CACHE_ROWS = 5_000_000
 """Files whose digests a client remembers; then it begins anew."""
 FETCH_BYTES = 256 * 1024
 """Small objects leave together in pieces of about this size."""
+VERIFY_SHOWN = 1_000
+"""Damaged objects that a verification lists; all are counted."""
 DATASET_MEMORY_BYTES = 256 * 1024 * 1024
 """A client reads a table's file up to this size from memory; a larger one is kept in its cache folder first."""
 DATASET_CACHE_BYTES = 20 * 1024 * 1024 * 1024

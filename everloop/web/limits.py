@@ -15,7 +15,7 @@ UPLOADS = (
     *(f"{api}/{number}/mlflow-artifacts/" for api in ("/api", "/ajax-api") for number in ("2.0", "3.0")),
 )
 """Paths whose bodies are streamed to disk, never held in memory whole."""
-_QUESTIONS = ("/api/v1/objects/missing", "/api/v1/objects/lists", "/api/v1/objects/fetch")
+_QUESTIONS = ("/api/v1/objects/missing", "/api/v1/objects/lists", "/api/v1/objects/fetch", "/api/v1/objects/gc", "/api/v1/objects/verify")
 """JSON about objects, read into memory."""
 _RUN_FILES = re.compile(r"/api/v1/runs/[^/]+/artifacts/.+")
 

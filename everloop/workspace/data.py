@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from everloop.assets import table_roles, table_stats, tables
 from everloop.core import trees
 from everloop.core.errors import BadInput, NotFound
-from everloop.core.limits import DOCUMENTS_PAGE_CHARS, INDEX_PREVIEW_ROWS, INDEXES_KEPT, TABLE_PREVIEW_ROWS
+from everloop.core.limits import DOCUMENTS_PAGE_CHARS, INDEX_PREVIEW_ROWS, INDEXES_KEPT, OBJECT_GRACE_SECONDS, TABLE_PREVIEW_ROWS
 from everloop.core.principal import Principal, Role
 from everloop.core.refs import Ref, check_name
-from everloop.workspace import data_diff, data_files
+from everloop.workspace import data_diff, data_files, data_gc
 
 if TYPE_CHECKING:
     from everloop.workspace.workspace import Workspace
@@ -166,6 +166,14 @@ class Data:
     async def diff(self, who: Principal, old: str, new: str, key: Sequence[str] = (), limit: int = 10) -> dict[str, Any]:
         """What differs between two versions; see workspace/data_diff."""
         return await data_diff.diff(self.ws, who, old, new, key, limit)
+
+    async def gc(self, who: Principal, *, grace: float = OBJECT_GRACE_SECONDS, dry_run: bool = False) -> dict[str, Any]:
+        """Delete objects that nothing refers to; see workspace/data_gc."""
+        return await data_gc.collect(self.ws, who, grace=grace, dry_run=dry_run)
+
+    async def verify(self, who: Principal, ref: str | None = None) -> dict[str, Any]:
+        """Read and check every object, or those of one version; see workspace/data_gc."""
+        return await data_gc.verify(self.ws, who, ref)
 
     async def columns(self, who: Principal, ref: str, names: Sequence[str] | None = None) -> dict[str, list[Any]]:
         """A table's columns as Python values, None for missing, datetimes as ISO text. NotFound for a column that is not there."""

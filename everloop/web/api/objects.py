@@ -11,7 +11,7 @@ from fastapi import APIRouter, Body, Request, Response
 from starlette.responses import StreamingResponse
 
 from everloop.core.errors import BadInput
-from everloop.core.limits import OBJECT_CHUNK_ABOVE
+from everloop.core.limits import OBJECT_CHUNK_ABOVE, OBJECT_GRACE_SECONDS
 from everloop.web.deps import Who, Ws
 
 router = APIRouter(prefix="/api/v1", tags=["objects"])
@@ -75,6 +75,18 @@ async def get_object(who: Who, ws: Ws, request: Request, digest: str) -> Respons
     return StreamingResponse(_pieces(reader, start, end), status, headers, "application/octet-stream")
 
 
+@router.post("/objects/gc")
+async def collect(who: Who, ws: Ws, grace: float = OBJECT_GRACE_SECONDS, dry_run: bool = False) -> dict[str, Any]:
+    """Delete objects that nothing refers to and that are older than `grace` seconds: {kept, deleted, deleted_bytes, young, live, ...}."""
+    return await ws.data.gc(who, grace=grace, dry_run=dry_run)
+
+
+@router.post("/objects/verify")
+async def verify(who: Who, ws: Ws, ref: str | None = None) -> dict[str, Any]:
+    """Read and check every object of the project, or those of the dataset `ref`: {checked, bytes, damaged: [...], damaged_count}."""
+    return await ws.data.verify(who, ref)
+
+
 def _pieces(reader: BinaryIO, start: int, end: int) -> Iterator[bytes]:
     with reader:
         reader.seek(start)
@@ -104,6 +116,7 @@ def _digests(body: dict[str, Any]) -> list[str]:
 
 rights = {
     "viewer": ("GET /api/v1/objects/{digest}", "POST /api/v1/objects/fetch", "POST /api/v1/objects/missing"),
-    "editor": ("POST /api/v1/objects", "POST /api/v1/objects/packs", "POST /api/v1/objects/lists"),
+    "editor": ("POST /api/v1/objects", "POST /api/v1/objects/packs", "POST /api/v1/objects/lists", "POST /api/v1/objects/verify"),
+    "admin": ("POST /api/v1/objects/gc",),
 }
 """Who may use which route: see web/rights.py."""
