@@ -19,6 +19,7 @@ from typing import Any
 
 from everloop.core.errors import BadInput
 from everloop.core.labels import label
+from everloop.engines.mlmodel import read_yaml
 
 PIPELINE: dict[str, Any] = {
     "steps": [
@@ -246,14 +247,6 @@ def _info(client: Any, asset: Mapping[str, Any]) -> dict[str, Any]:
         flavors = ", ".join(info.get("flavors") or {})
         raise BadInput(f"{asset['ref']} is of the flavors {flavors}; scikit-learn models can be adopted.", "Log it with mlflow.sklearn.log_model.")
     return info
-
-
-def read_yaml(text: str) -> dict[str, Any]:
-    """An MLmodel file, read without building anything but plain values."""
-    import yaml
-
-    found = yaml.safe_load(text)
-    return found if isinstance(found, dict) else {}
 
 
 def _loaded(client: Any, asset: Mapping[str, Any], info: Mapping[str, Any], trusted: bool) -> Any:

@@ -298,3 +298,7 @@ QUEUE_CLAIM_SECONDS = 900.0
 """How long an item that an annotator is looking at is kept from others, in seconds."""
 LABEL_CHARS = 4_000
 """Characters of a free text or comment of a label."""
+ISOLATED_START_SECONDS = 120.0
+"""Time that a model in a process of its own has to load."""
+ISOLATED_ANSWER_SECONDS = 25.0
+"""Time that it has to answer one batch."""

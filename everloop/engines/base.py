@@ -1,8 +1,8 @@
 """What an engine is, and the registries through which files here and third parties offer one.
 
-Three kinds: a *model engine* loads a registered model's files into a `Predictor`; an *LLM engine* makes a `Serve` from the spec in a release's
-parameters; an *embedder* turns texts into vectors. A new one is one file here, or an entry point of group `everloop` named `engine.<name>`,
-`llm.<name>` or `embedder.<name>`.
+Four kinds: a *model engine* loads a registered model's files into a `Predictor`; an *LLM engine* makes a `Serve` from the spec in a release's
+parameters; an *embedder* turns texts into vectors; a *format* says how a kind of model's files are served. A new one is one file here, or an entry point of group `everloop` named `engine.<name>`,
+`llm.<name>`, `embedder.<name>` or `format.<name>`.
 """
 
 from __future__ import annotations
@@ -33,8 +33,16 @@ class Predictor(Protocol):
 Load = Callable[[Mapping[str, Any], Read], Predictor]
 Make = Callable[[Mapping[str, Any], Secrets], Serve]
 
+Describe = Callable[[Mapping[str, Any], Read], dict[str, Any]]
+"""From what is known of a model's files to the fields of a manifest that make it servable. It is given {"format", "files", "signature" (ours) or
+None, "flavor" (what MLflow's client said of it), "classes" or None, "task" or None}; it answers {"engine", "task", "classes", "positive",
+"signature"}, and BadInput says what is missing. It reads safe formats only: nothing that a file holds is run."""
+
 engines: Registry[Load] = Registry("engine", "everloop.engines")
 llms: Registry[Make] = Registry("llm", "everloop.engines")
+formats: Registry[Describe] = Registry("format", "everloop.engines")
+ISOLATED = "isolated"
+"""The engine of models that can only be loaded by running what their producer wrote (pickles, code): in a process of its own, if trusted."""
 
 
 class Embedder(Protocol):

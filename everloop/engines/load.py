@@ -26,10 +26,16 @@ def load_model(manifest: Mapping[str, Any], read: Read) -> Predictor:
         raise BadInput(f"The {name} engine cannot load this model: {type(error).__name__}: {error}") from error
 
 
-def model_file(manifest: Mapping[str, Any], ending: str, read: Read) -> bytes:
-    """The bytes of the manifest's first file whose path ends so; BadInput lists what there is."""
+NOT_MODELS = ("input_example.json", "serving_input_example.json", "requirements.txt")
+"""Files that MLflow's client puts beside a model, whose endings could be a model's."""
+
+
+def model_file(manifest: Mapping[str, Any], ending: str | tuple[str, ...], read: Read) -> bytes:
+    """The bytes of the manifest's first file whose path ends so (or in one of several ways); BadInput lists what there is."""
     files = manifest.get("files") or ()
     for file in files:
-        if str(file.get("path", "")).endswith(ending):
+        path = str(file.get("path", ""))
+        if path.endswith(ending) and path not in NOT_MODELS:
             return read(str(file["digest"]))
-    raise BadInput(f"The model has no {ending} file.", f"Files: {', '.join(str(f.get('path')) for f in files) or 'none'}.")
+    wanted = ending if isinstance(ending, str) else " or ".join(ending)
+    raise BadInput(f"The model has no {wanted} file.", f"Files: {', '.join(str(f.get('path')) for f in files) or 'none'}.")

@@ -15,9 +15,9 @@ from typing import Any
 from everloop.core.errors import BadInput
 from everloop.core.labels import label
 from everloop.core.types import Batch, Predictions
-from everloop.engines.base import Read, engines
+from everloop.engines.base import Read, engines, formats
 from everloop.engines.load import model_file
-from everloop.engines.signature import Signature
+from everloop.engines.signature import Signature, numbered
 
 FAST_SECONDS = 0.0006
 """A single row faster than this may run on the event loop."""
@@ -131,3 +131,27 @@ def load(manifest: Mapping[str, Any], read: Read) -> OnnxPredictor:
     """The manifest's .onnx file as a predictor."""
     classes = () if manifest.get("task") == "regression" else manifest.get("classes") or ()
     return OnnxPredictor(model_file(manifest, ".onnx", read), Signature.from_json(manifest.get("signature") or {}), classes)
+
+
+@formats.add("onnx")
+def describe(found: Mapping[str, Any], read: Read) -> dict[str, Any]:
+    """An ONNX file: classes as its classifier's labels, columns as its inputs (one a column, or x0, x1 ... of one matrix)."""
+    import onnx
+
+    from everloop.engines.skops import tasked
+
+    graph = onnx.load_from_string(model_file(found, ".onnx", read)).graph
+    classes = found.get("classes")
+    for node in graph.node:
+        for attribute in node.attribute:
+            if classes is None and attribute.name.startswith("classlabels"):
+                classes = [v.decode() for v in attribute.strings] or list(attribute.ints) or None
+    if classes is not None and len(graph.output) < 2:
+        classes = None
+    signature = found.get("signature")
+    if signature is None:
+        shapes = {i.name: [d.dim_value for d in i.type.tensor_type.shape.dim] for i in graph.input}
+        columns = all(len(shape) == 2 and shape[1] == 1 for shape in shapes.values())
+        only = next(iter(shapes.values()), [])
+        signature = numbered(list(shapes), None) if columns else numbered(None, only[1] if len(shapes) == 1 and len(only) == 2 else None)
+    return {"engine": "onnx", **tasked(classes, signature)}

@@ -353,7 +353,7 @@ def infer_signature(frame: Any, classes: Iterable[Any] | None = None, *, strict:
         outputs = [{"name": "prediction", "type": prediction or "number"}]
     else:
         classes = list(classes)
-        outputs = [{"name": "prediction", "type": prediction or _type_of(classes)}]
+        outputs = [{"name": "prediction", "type": prediction or type_of(classes)}]
         outputs += [{"name": f"probability_{label(c)}", "type": "number"} for c in classes]
     return {"inputs": inputs, "outputs": outputs}
 
@@ -365,7 +365,7 @@ def _infer_column(name: str, values: Any, strict: bool) -> Column:
     levels: tuple[Any, ...] = ()
     if dtype == "category":
         levels = tuple(v.item() if hasattr(v, "item") else v for v in values.cat.categories)
-        type_ = _type_of(levels)
+        type_ = type_of(levels)
     elif kind == "M" or dtype.startswith("datetime"):
         type_ = "datetime"
     elif kind == "b" or dtype == "boolean":
@@ -375,7 +375,7 @@ def _infer_column(name: str, values: Any, strict: bool) -> Column:
     elif kind == "f" or dtype.startswith("Float"):
         type_ = "number"
     else:
-        type_ = _type_of(present.head(1000).tolist())
+        type_ = type_of(present.head(1000).tolist())
     gaps = values[values.isna()]
     missing = "" if not len(gaps) else ("none" if kind == "O" and dtype == "object" and gaps.iloc[0] is None else "nan")
     low = high = categories = None
@@ -386,7 +386,17 @@ def _infer_column(name: str, values: Any, strict: bool) -> Column:
     return Column(name, type_, not len(gaps), low, high, categories, dtype, missing, levels)
 
 
-def _type_of(values: Sequence[Any]) -> str:
+def numbered(names: Iterable[Any] | None, count: int | None) -> dict[str, Any]:
+    """The signature of a model of which only its columns' names, or how many there are, is known: numbers, none of them required. BadInput where
+    neither is."""
+    if names is None and not count:
+        raise BadInput("It is not known which columns the model reads.", "Log it with a signature or an input_example, or give a sample.")
+    known = [f"x{i}" for i in range(int(count or 0))] if names is None else [str(name) for name in names]
+    return {"inputs": [{"name": name, "type": "number", "required": False, "dtype": "float64"} for name in known], "outputs": []}
+
+
+def type_of(values: Sequence[Any]) -> str:
+    """The type that all values of a column share; texts where they differ."""
     kinds = {type(v.item() if hasattr(v, "item") else v) for v in values}
     if kinds and kinds <= {bool}:
         return "boolean"

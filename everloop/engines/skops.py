@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from everloop.core.errors import BadInput
 from everloop.core.labels import label
 from everloop.core.types import Batch, Predictions
-from everloop.engines.base import Read, engines
+from everloop.engines.base import Read, engines, formats
 from everloop.engines.load import model_file
-from everloop.engines.signature import Signature, to_frame
+from everloop.engines.signature import Signature, numbered, to_frame, type_of
 
 TRUSTED_ROOTS = ("sklearn.", "numpy.", "scipy.")
 """Packages whose types a file may hold."""
+TRUSTED = (
+    "functools.partial",
+    "collections.OrderedDict",
+    "lightgbm.basic.Booster",
+    "lightgbm.sklearn.LGBMClassifier",
+    "lightgbm.sklearn.LGBMRegressor",
+)
+"""Types of other packages that a file may hold: they are built from plain values (a LightGBM model from its text)."""
 NEVER = ("numpy.f2py", "numpy.distutils", "numpy.testing", "sklearn.externals", "scipy._lib", "numpy.ctypeslib", "sklearn.datasets", "scipy.datasets")
 """Parts of them that no model needs and that could do more than compute."""
 
@@ -41,7 +49,7 @@ def _harmless(name: str) -> bool:
 
     Plain functions of numpy and scipy are out, since some read and write files.
     """
-    if name == "functools.partial":
+    if name in TRUSTED:
         return True
     if not name.startswith(TRUSTED_ROOTS) or name.startswith(NEVER):
         return False
@@ -100,3 +108,22 @@ def load(manifest: Mapping[str, Any], read: Read) -> SkopsPredictor:
     """The manifest's .skops file as a predictor."""
     model = loads(model_file(manifest, ".skops", read))
     return SkopsPredictor(model, Signature.from_json(manifest.get("signature") or {}))
+
+
+@formats.add("sklearn")
+def describe(found: Mapping[str, Any], read: Read) -> dict[str, Any]:
+    """A scikit-learn model in a .skops file: classes and columns as the model remembers them."""
+    model = loads(model_file(found, ".skops", read))
+    classes = getattr(model, "classes_", None)
+    classes = None if classes is None else [c.item() if hasattr(c, "item") else c for c in classes]
+    signature = found.get("signature") or numbered(getattr(model, "feature_names_in_", None), getattr(model, "n_features_in_", None))
+    return {"engine": "skops", **tasked(classes, signature)}
+
+
+def tasked(classes: Sequence[Any] | None, signature: Mapping[str, Any]) -> dict[str, Any]:
+    """{"task", "classes", "positive", "signature"} of a classifier with these classes, or of a regressor (None); its outputs named."""
+    outputs = [{"name": "prediction", "type": "number" if classes is None else type_of(classes)}]
+    outputs += [{"name": f"probability_{label(c)}", "type": "number"} for c in classes or ()]
+    task = "regression" if classes is None else "binary" if len(classes) == 2 else "multiclass"
+    positive = classes[1] if classes is not None and len(classes) == 2 else None
+    return {"task": task, "classes": list(classes or ()), "positive": positive, "signature": {"inputs": signature["inputs"], "outputs": outputs}}

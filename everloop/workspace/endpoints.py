@@ -211,6 +211,12 @@ class Endpoints:
 
         await self._fill(SYSTEM.in_project(project), release)
 
+    def forget(self, project: str) -> None:
+        """Let go of everything that is loaded in a project; it is opened anew at the next call."""
+        for held in (self._releases, self._served, self._live):
+            for key in [key for key in held if key[0] == project]:
+                held.pop(key, None)
+
     async def _open(self, who: Principal, name: str) -> Serve:
         async with self._opening.setdefault((who.project, name), asyncio.Lock()):
             if (who.project, name) in self._served:
@@ -274,6 +280,8 @@ class Endpoints:
         release = await self.ws.assets.get(who, ref)
         manifest = release["manifest"]
         pins = {role: await self.ws.assets.get(who, pin) for role, pin in manifest["pins"].items()}
+        for pin in pins.values():
+            await self.ws.models.allow(who, pin)
         policy = await self.ws.assets.get(who, manifest["policy"]) if manifest.get("policy") else None
         return await asyncio.to_thread(build, self.ws, who.project, release, pins, policy)
 

@@ -49,9 +49,13 @@ class Registry:
         await self._write(who, lambda tx: registry.delete(tx, name))
 
     async def add_version(self, who: Principal, name: str, manifest: dict[str, Any], **more: Any) -> dict[str, Any]:
-        """A new version of a name: `more` is run, description, tags. A prompt's messages are checked (BadInput)."""
+        """A new version of a name: `more` is run, description, tags. A prompt's messages are checked (BadInput); of a
+        model that MLflow's client logged it is noted how it is served."""
         if "messages" in manifest:
             manifest = prompts.checked(manifest)
+        elif manifest.get("format") == "mlflow" and manifest.get("files"):
+            who.need(Role.editor, "register a model")
+            manifest = {**manifest, **await self.ws.models.logged(who, manifest["files"])}
         return await self._write(who, lambda tx: registry.add_version(tx, name, manifest, **more))
 
     async def versions(

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from everloop.workspace.govern import Govern
     from everloop.workspace.identity import Identity
     from everloop.workspace.labels import Labels
+    from everloop.workspace.models import Models
     from everloop.workspace.monitors import Monitors
     from everloop.workspace.overview import Overview
     from everloop.workspace.pipelines import Pipelines
@@ -207,6 +208,12 @@ class Workspace:
         from everloop.workspace.labels import Labels
 
         return Labels(self)
+
+    def models(self) -> Models:
+        """Formats of models, and who is trusted."""
+        from everloop.workspace.models import Models
+
+        return Models(self)
 
     @cached_property
     def data(self) -> Data:

@@ -120,7 +120,9 @@ def test_a_model_is_logged_registered_aliased_and_loaded(mlflow: Any, client: Cl
     version = api.get_model_version("mlflow-credit", "1")
     assert version.run_id == run.info.run_id and version.status == "READY"
     asset = client.assets.get("model:mlflow-credit@1")
-    assert asset["manifest"]["format"] == "mlflow" and "MLmodel" in [f["path"] for f in asset["manifest"]["files"]]
+    assert (asset["manifest"]["format"], asset["manifest"]["engine"]) == ("sklearn", "onnx") and "MLmodel" in [
+        f["path"] for f in asset["manifest"]["files"]
+    ]
     api.set_registered_model_alias("mlflow-credit", "champion", "1")
     assert client.assets.get("model:mlflow-credit@champion")["version"] == 1
     for uri in ("models:/mlflow-credit@champion", "models:/mlflow-credit/1", "models:/mlflow-credit/latest", info.model_uri):

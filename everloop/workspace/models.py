@@ -1,0 +1,141 @@
+"""Models: registering one in any known format, and whose pickles and code may be loaded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from everloop.assets import trust
+from everloop.core.errors import BadInput, Forbidden
+from everloop.core.principal import Principal, Role
+from everloop.store.schema import logged_models, runs
+
+if TYPE_CHECKING:
+    from everloop.workspace.workspace import Workspace
+
+
+class Models:
+    """Facade over formats and the list of trusted producers."""
+
+    def __init__(self, ws: Workspace) -> None:
+        self.ws = ws
+
+    async def put(
+        self,
+        who: Principal,
+        name: str,
+        format: str,
+        files: Sequence[Mapping[str, Any]],
+        *,
+        sample: Mapping[str, Sequence[Any]] | None = None,
+        classes: Sequence[Any] | None = None,
+        positive: Any = None,
+        task: str | None = None,
+        pipeline: str | None = None,
+        card: str = "",
+        **more: Any,
+    ) -> dict[str, Any]:
+        """Register a model whose files are objects already: its format says how it is served; a scikit-learn one is converted where answers agree.
+
+        `sample` is rows by column, as the model was trained on; `more` is run, reads, description, tags. BadInput says what the format misses,
+        NotFound which formats there are.
+        """
+        who.need(Role.editor, "register a model")
+        given = {"classes": list(classes) if classes else None, "task": task, "pipeline": pipeline}
+        listed = [{"path": str(f["path"]), "digest": str(f["digest"]), "size": int(f.get("size") or 0)} for f in files]
+        if not listed:
+            raise BadInput("A model has at least one file.", "Put its bytes first: POST /api/v1/objects")
+        made, onnx = await asyncio.to_thread(_described, format, listed, self._read(who), given, sample)
+        manifest = {**made, "format": format, "files": listed}
+        if onnx is not None:
+            manifest["files"] = [*listed, {"path": "model.onnx", **await self.ws.assets.put_object(who, onnx)}]
+        if positive is not None:
+            if positive not in manifest["classes"]:
+                raise BadInput(f"{positive!r} is none of the classes {manifest['classes']}.", "Name the class that counts as positive.")
+            manifest["positive"] = positive
+        if card:
+            manifest["card"] = (await self.ws.assets.put_object(who, card.encode()))["digest"]
+        return await self.ws.assets.register(who, "model", name, manifest, **more)
+
+    async def logged(self, who: Principal, files: list[dict[str, Any]]) -> dict[str, Any]:
+        """What makes a model that MLflow's client logged servable: fields for its manifest, with the reason where it is not."""
+        files = [one for one in files if not one["path"].startswith("everloop/")]
+        made, onnx = await asyncio.to_thread(_logged, files, self._read(who))
+        listed = [{"path": "everloop/model.onnx", **await self.ws.assets.put_object(who, onnx)}] if onnx is not None else []
+        return {**made, "files": [*files, *listed]}
+
+    async def allow(self, who: Principal, asset: Mapping[str, Any]) -> None:
+        """Forbidden where a model can only be loaded by running what its producer wrote, and that producer is not trusted; BadInput for a model that
+        is not served at all."""
+        from everloop.engines.base import ISOLATED
+
+        manifest = asset["manifest"]
+        if asset["kind"] != "model":
+            return
+        if not manifest.get("engine") and manifest.get("not_served"):
+            raise BadInput(f"{asset['ref']} cannot be served: {manifest['not_served']}")
+        if manifest.get("engine") != ISOLATED:
+            return
+        doubted = await self.ws.records.read(who, lambda tx: [maker for maker in _makers(tx, asset) if not trust.is_trusted(tx, maker)])
+        if doubted:
+            raise Forbidden(
+                f"{asset['ref']} is a pickle (or code) by {' and '.join(doubted)}, who is not trusted: opening it can run anything.",
+                f"An admin may say so: everloop models trust {doubted[0]}. Or log it in a safe form: skops, ONNX, safetensors, XGBoost's or LightGBM's own.",
+            )
+
+    async def trusted(self, who: Principal) -> list[dict[str, Any]]:
+        """Who is trusted: [{"producer", "why", "at", "by"}]."""
+        return await self.ws.records.read(who.need(Role.viewer), trust.listed)
+
+    async def trust(self, who: Principal, producer: str, why: str = "") -> dict[str, Any]:
+        """Trust a producer's pickles and code from now on; for admins, on the record."""
+        who.need(Role.admin, "trust a producer's code")
+        return await self.ws.records.write(who, lambda tx: trust.add(tx, producer, why))
+
+    async def distrust(self, who: Principal, producer: str, why: str = "") -> None:
+        """Trust a producer no longer: what is loaded of it is let go, and refused at the next call."""
+        who.need(Role.admin, "distrust a producer's code")
+        await self.ws.records.write(who, lambda tx: trust.remove(tx, producer, why))
+        self.ws.endpoints.forget(who.project)
+
+    def _read(self, who: Principal) -> Any:
+        return lambda digest: self.ws.objects.get(who.project, digest)
+
+
+def _makers(tx: Any, asset: Mapping[str, Any]) -> list[str]:
+    """Who had a hand in a version: who registered it, and who made the run and the logged model that its files came from."""
+    origin = asset["manifest"].get("mlflow") or {}
+    found = [str(asset["created_by"])]
+    for table, id in ((runs, asset["run"]), (logged_models, origin.get("model"))):
+        if id:
+            maker = tx.value(sa.select(table.c.created_by).where(table.c.project == tx.project, table.c.id == id))
+            found += [str(maker)] if maker else []
+    return list(dict.fromkeys(found))
+
+
+def _described(format: str, files: list[dict[str, Any]], read: Any, given: dict[str, Any], sample: Any) -> tuple[dict[str, Any], bytes | None]:
+    from everloop.engines.base import formats
+    from everloop.engines.faster import with_onnx
+    from everloop.engines.signature import infer_signature
+
+    rows = None
+    if sample:
+        import pandas as pd
+
+        rows = pd.DataFrame({str(name): list(values) for name, values in sample.items()})
+    signature = infer_signature(rows) if rows is not None else None
+    for column in (signature or {}).get("inputs", ()):
+        column["required"] = False
+    made = formats.get(format)({"format": format, "files": files, "signature": signature, "flavor": {}, **given}, read)
+    return with_onnx({"format": format, **made}, files, read, rows)
+
+
+def _logged(files: list[dict[str, Any]], read: Any) -> tuple[dict[str, Any], bytes | None]:
+    from everloop.engines.faster import with_onnx
+    from everloop.engines.mlmodel import describe, example
+
+    made = describe(files, read)
+    return with_onnx(made, files, read, example(files, read)) if made.get("format") == "sklearn" else (made, None)
