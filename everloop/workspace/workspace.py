@@ -209,6 +209,7 @@ class Workspace:
 
         return Labels(self)
 
+    @cached_property
     def models(self) -> Models:
         """Formats of models, and who is trusted."""
         from everloop.workspace.models import Models
