@@ -131,3 +131,26 @@ def test_scorers_are_kept_in_versions(mlflow: Any) -> None:
     assert list_scorers() == []
     with pytest.raises(mlflow.exceptions.MlflowException, match="polite"):
         get_scorer(name="polite")
+
+
+def test_openai_autologging_records_messages_tokens_and_cost(mlflow: Any, client: Client) -> None:
+    import openai
+
+    from tests.protocols.upstream import Provider
+
+    mlflow.openai.autolog()
+    try:
+        with Provider() as provider:
+            asked = openai.OpenAI(base_url=f"{provider.url}/v1", api_key="x").chat.completions
+            answer = asked.create(model="gpt-4o-mini", messages=[{"role": "user", "content": "hello there"}])
+            for _ in asked.create(model="gpt-4o-mini", messages=[{"role": "user", "content": "count to 3"}], stream=True):
+                pass
+    finally:
+        mlflow.openai.autolog(disable=True)
+    mlflow.flush_trace_async_logging()
+    streamed, whole = mlflow.search_traces(return_type="list")
+    assert whole.info.token_usage["input_tokens"] == answer.usage.prompt_tokens and whole.info.cost["total_cost"] > 0
+    (span,) = client.traces.get(whole.info.trace_id.removeprefix("tr-"))["spans"]
+    assert (span["kind"], span["model"], span["inputs"]["messages"][0]["content"]) == ("LLM", "gpt-4o-mini", "hello there")
+    assert span["outputs"]["choices"][0]["message"]["content"] == answer.choices[0].message.content
+    assert "3" in str(streamed.data.spans[0].outputs)
