@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -28,6 +29,22 @@ def upstream(tx: Tx, start: str, depth: int = 50) -> dict[str, Any]:
 def downstream(tx: Tx, start: str, depth: int = 50) -> dict[str, Any]:
     """All that rests on `start`, in the same shape as `upstream`."""
     return _walk(tx, start, depth, back=False)
+
+
+def beside(tx: Tx, runs: Sequence[str]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """What runs (each as `run:ID`) read and what they made, one step away: ({id: references}, {id: references}), sorted."""
+    read: dict[str, list[str]] = {}
+    made: dict[str, list[str]] = {}
+    wanted = list(runs)
+    for row in tx.rows(
+        sa.select(edges.c.source, edges.c.target).where(edges.c.project == tx.project, edges.c.target.in_(wanted), edges.c.relation == "read")
+    ):
+        read.setdefault(row["target"][4:], []).append(row["source"])
+    for row in tx.rows(
+        sa.select(edges.c.source, edges.c.target).where(edges.c.project == tx.project, edges.c.source.in_(wanted), edges.c.relation == "made")
+    ):
+        made.setdefault(row["source"][4:], []).append(row["target"])
+    return {k: sorted(v) for k, v in read.items()}, {k: sorted(v) for k, v in made.items()}
 
 
 def _walk(tx: Tx, start: str, depth: int, back: bool) -> dict[str, Any]:

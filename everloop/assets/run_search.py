@@ -13,6 +13,8 @@ from everloop.store.records import Tx
 from everloop.store.schema import run_inputs, run_metrics, run_params, run_tags
 from everloop.store.schema import runs as table
 
+IDS = 10_000
+"""Ids that one statement names."""
 _TABLES = {"metric": run_metrics, "param": run_params, "tag": run_tags}
 
 
@@ -39,10 +41,15 @@ def search(
     statement = fitting(
         tx, filter, experiment_ids=experiment_ids, experiment=experiment, view=view, parent=parent, kind=kind, pipeline=pipeline, text=text
     )
-    statement = _ordered(statement, order_by or [])
+    statement = _ordered(statement.with_only_columns(table.c.id), order_by or [])
     limit = max(0, min(limit, RUN_PAGE_MAX))
-    rows = tx.rows(statement.limit(limit + 1).offset(offset))
-    return runs.show(tx, rows[:limit], points), len(rows) > limit
+    ids = [row["id"] for row in tx.rows(statement.limit(limit + 1).offset(offset))]  # ordered without the wide columns
+    rows = {row["id"]: row for start in range(0, limit, IDS) for row in tx.rows(_these(tx, ids[:limit][start : start + IDS]))}
+    return runs.show(tx, [rows[id] for id in ids[:limit]], points), len(ids) > limit
+
+
+def _these(tx: Tx, ids: list[str]) -> Any:
+    return runs.select().where(table.c.project == tx.project, table.c.id.in_(ids))
 
 
 def fitting(

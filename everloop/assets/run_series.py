@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -140,6 +140,12 @@ def thin(tx: Tx, run: str, key: str, buckets: int, low: int | None = None, high:
 def count(tx: Tx, run: str, key: str) -> int:
     """How many points a series has (one that came twice counts twice)."""
     return int(tx.value(sa.select(sa.func.sum(table.c.points)).where(table.c.project == tx.project, table.c.run == run, table.c.key == key)) or 0)
+
+
+def counts(tx: Tx, runs: Sequence[str]) -> dict[str, int]:
+    """How many points each series of some runs has, together: {key: points}, by key."""
+    statement = sa.select(table.c.key, sa.func.sum(table.c.points)).where(table.c.project == tx.project, table.c.run.in_(list(runs)))
+    return {key: int(points) for key, points in tx.conn.execute(statement.group_by(table.c.key).order_by(table.c.key))}
 
 
 def _new_id() -> int:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from everloop.assets import run_filter, run_search
 from everloop.core.errors import BadInput
-from everloop.core.limits import RUN_GROUPS, RUN_KEYS
+from everloop.core.limits import RUN_GROUPS, RUN_KEYS, RUNS_LOOKED_AT
 from everloop.store.records import Tx
 from everloop.store.schema import experiments, run_metrics, run_params, run_tags
 from everloop.store.schema import runs as table
@@ -25,12 +25,17 @@ def count(tx: Tx, filter: str = "", **more: Any) -> int:
     return int(tx.value(sa.select(sa.func.count()).select_from(found.subquery())) or 0)
 
 
-def keys(tx: Tx) -> dict[str, list[dict[str, Any]]]:
-    """The keys that runs of the project have: {"metrics": [{"key", "runs"}], "params", "tags"}, those of most runs first, RUN_KEYS of each at most."""
+def keys(tx: Tx, filter: str = "", **more: Any) -> dict[str, list[dict[str, Any]]]:
+    """The keys of the newest RUNS_LOOKED_AT runs that fit: {"metrics": [{"key", "runs"}], "params", "tags"}, those of most runs first.
+
+    RUN_KEYS of each at most; `more` as in `run_search.fitting`.
+    """
+    newest = run_search.fitting(tx, filter, **more).with_only_columns(table.c.id).order_by(table.c.started_at.desc()).limit(RUNS_LOOKED_AT)
+    ids = [row["id"] for row in tx.rows(newest)]
     found = {}
     for side, of in SIDES.items():
         many = sa.func.count().label("runs")
-        statement = sa.select(of.c.key, many).where(of.c.project == tx.project).group_by(of.c.key)
+        statement = sa.select(of.c.key, many).where(of.c.project == tx.project, of.c.run.in_(ids)).group_by(of.c.key)
         found[side] = tx.rows(statement.order_by(many.desc(), of.c.key).limit(RUN_KEYS))
     return found
 
@@ -64,6 +69,53 @@ def groups(tx: Tx, by: str, metrics: Sequence[str] = (), filter: str = "", **mor
         for row in rows[:RUN_GROUPS]
     ]
     return {"items": items, "more": len(rows) > RUN_GROUPS}
+
+
+def values(
+    tx: Tx, columns: Sequence[tuple[str, str]], limit: int, filter: str = "", ids: Sequence[str] | None = None, **more: Any
+) -> list[dict[str, Any]]:
+    """The newest `limit` runs that fit (or those of `ids`), with a few params, metrics and tags only: [{"id", "name", "status", "values"}].
+
+    `values` has one for each of `columns` (side and key), None where the run has none; a metric that is not finite counts as none.
+    """
+    found = run_search.fitting(tx, filter, **more).with_only_columns(table.c.id, table.c.name, table.c.status)
+    if ids is not None:
+        found = found.where(table.c.id.in_(list(ids)))
+    found = found.order_by(table.c.started_at.desc(), table.c.id).limit(limit)
+    shown = {row["id"]: {**row, "values": [None] * len(columns)} for row in tx.rows(found)}
+    inside = list(shown)
+    for side, of in SIDES.items():
+        places = {key: i for i, (one, key) in enumerate(columns) if one == side}
+        if not places:
+            continue
+        statement = sa.select(of.c.run, of.c.key, of.c.value).where(of.c.project == tx.project, of.c.key.in_(list(places)), of.c.run.in_(inside))
+        if side == "metrics":
+            statement = statement.where(of.c.special.is_(None))
+        for run, key, value in tx.conn.execute(statement):
+            shown[run]["values"][places[key]] = value
+    return list(shown.values())
+
+
+def tree(tx: Tx, id: str, limit: int) -> list[dict[str, Any]]:
+    """The runs in a run, and in those, `limit` at most: [{"id", "name", "kind", "status", "parent", "started_at", "ended_at", "depth"}], each after its parent."""
+    c = table.c
+    below: dict[str, list[dict[str, Any]]] = {}
+    level, seen = [id], {id}
+    while level and len(seen) <= limit:
+        statement = sa.select(c.id, c.name, c.kind, c.status, c.parent, c.started_at, c.ended_at)
+        statement = statement.where(c.project == tx.project, c.parent.in_(level), c.deleted_at.is_(None)).order_by(c.started_at, c.id)
+        rows = [row for row in tx.rows(statement.limit(limit + 1 - len(seen))) if row["id"] not in seen]
+        for row in rows:
+            below.setdefault(row["parent"], []).append(row)
+            seen.add(row["id"])
+        level = [row["id"] for row in rows]
+    found: list[dict[str, Any]] = []
+    waiting = [(row, 1) for row in reversed(below.get(id, []))]
+    while waiting:
+        row, depth = waiting.pop()
+        found.append({**row, "depth": depth})
+        waiting += [(one, depth + 1) for one in reversed(below.get(row["id"], []))]
+    return found
 
 
 def _grouped(statement: Any, by: str) -> tuple[Any, Any]:

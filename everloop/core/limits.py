@@ -88,10 +88,20 @@ RUN_GROUPS = 200
 """Groups that a table of runs shows at most."""
 RUN_KEYS = 2_000
 """Keys of params, of metrics and of tags that a table of runs offers as columns."""
+RUNS_LOOKED_AT = 500
+"""Newest runs whose keys a table of runs offers as columns."""
 RUNS_CHANGED = 1_000
 """Runs that one request deletes, restores or tags."""
 RUNS_EXPORTED = 20_000
 """Runs in one CSV file of a table."""
+ARTIFACT_VIEW_BYTES = 16 * 1024 * 1024
+"""Largest file of a run that a page reads to show it (a Parquet or Arrow file of any size: only the rows shown are read)."""
+ARTIFACT_TEXT_CHARS = 200_000
+"""Characters of a text file that a page shows."""
+ARTIFACT_COLUMNS = 200
+"""Columns of a table in a file that a page shows."""
+ARTIFACT_CELL_CHARS = 500
+"""Characters of a cell of such a table that a page shows."""
 HISTORY_POINTS = 25_000
 """Points of a metric's history in one page when not told."""
 FILTER_CHARS = 10_000

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from everloop.assets import catalog
+from everloop.assets import catalog, lineage
 from everloop.core.errors import BadInput, NotFound
 from everloop.core.principal import Principal, Role
 from everloop.core.refs import KINDS
@@ -51,6 +52,10 @@ class Govern:
         found = await self.ws.records.read(who, lambda tx: questions.impact(tx, ref))
         counts = await self.ws.traces.count_by_release(who, found["releases"])
         return {**found, "answers": counts}
+
+    async def beside(self, who: Principal, runs: Sequence[str]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+        """The exact versions that runs read, and those they made: ({run: references}, {run: references})."""
+        return await self.ws.records.read(who.need(Role.viewer), lambda tx: lineage.beside(tx, [f"run:{id}" for id in runs]))
 
     async def audit(self, who: Principal, subject: str | None = None, limit: int = 100, before: int | None = None) -> list[dict[str, Any]]:
         """Who did what, newest first."""

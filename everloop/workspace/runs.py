@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from everloop.assets import experiments, logged_models, run_links, run_metrics, run_search, run_table, runs
+from everloop.assets import experiments, logged_models, run_links, run_metrics, run_search, run_series, run_table, runs
 from everloop.core.errors import BadInput
 from everloop.core.limits import HISTORY_POINTS, RUNS_CHANGED
 from everloop.core.principal import Principal, Role
@@ -167,15 +167,37 @@ class Runs:
         """How many runs fit: as `search`, without order and page."""
         return await self.ws.records.read(who.need(Role.viewer), lambda tx: run_table.count(tx, filter, experiment=experiment, **more))
 
-    async def keys(self, who: Principal) -> dict[str, list[dict[str, Any]]]:
-        """Keys of metrics, params and tags that runs have: see `assets.run_table.keys`."""
-        return await self.ws.records.read(who.need(Role.viewer), run_table.keys)
+    async def keys(self, who: Principal, filter: str = "", experiment: str | None = None, **more: Any) -> dict[str, list[dict[str, Any]]]:
+        """Keys of metrics, params and tags that runs which fit have: see `assets.run_table.keys`."""
+        return await self.ws.records.read(who.need(Role.viewer), lambda tx: run_table.keys(tx, filter, experiment=experiment, **more))
 
     async def groups(
         self, who: Principal, by: str, metrics: Sequence[str] = (), filter: str = "", experiment: str | None = None, **more: Any
     ) -> dict[str, Any]:
         """Runs that fit in groups, with mean, least and greatest value of metrics: see `assets.run_table.groups`."""
         work = lambda tx: run_table.groups(tx, by, metrics, filter, experiment=experiment, **more)
+        return await self.ws.records.read(who.need(Role.viewer), work)
+
+    async def values(
+        self, who: Principal, columns: Sequence[tuple[str, str]], limit: int, filter: str = "", ids: Sequence[str] | None = None, **more: Any
+    ) -> list[dict[str, Any]]:
+        """A few params, metrics and tags of many runs: see `assets.run_table.values`."""
+        return await self.ws.records.read(who.need(Role.viewer), lambda tx: run_table.values(tx, columns, limit, filter, ids, **more))
+
+    async def tree(self, who: Principal, id: str, limit: int) -> list[dict[str, Any]]:
+        """The runs in a run, of all levels: see `assets.run_table.tree`."""
+        return await self.ws.records.read(who.need(Role.viewer), lambda tx: run_table.tree(tx, id, limit))
+
+    async def series_counts(self, who: Principal, ids: Sequence[str]) -> dict[str, int]:
+        """How many points each metric of some runs has: {key: points}."""
+        return await self.ws.records.read(who.need(Role.viewer), lambda tx: run_series.counts(tx, ids))
+
+    async def thinned(self, who: Principal, ids: Sequence[str], key: str, buckets: int) -> dict[str, list[dict[str, Any]]]:
+        """A metric's series of some runs for a chart: {run: pieces}, at most `buckets` of a run: see `assets.run_series.thin`."""
+
+        def work(tx: Any) -> dict[str, list[dict[str, Any]]]:
+            return {id: run_series.thin(tx, id, key, buckets) for id in ids}
+
         return await self.ws.records.read(who.need(Role.viewer), work)
 
     async def change_many(self, who: Principal, ids: Sequence[str], *, tags: Mapping[str, Any] | None = None, deleted: bool | None = None) -> None:
@@ -204,6 +226,11 @@ class Runs:
         await self.get(who, id)
         digest, size = await asyncio.to_thread(self.ws.objects.put, who.project, data)
         return await self.ws.records.write(who, lambda tx: runs.put_artifact(tx, id, path, digest, size))
+
+    async def artifact_file(self, who: Principal, id: str, path: str) -> tuple[dict[str, Any], Path]:
+        """One file of a run, and where its bytes lie on this machine (to be read, never changed); NotFound if the run has none such."""
+        found = await self.ws.records.read(who.need(Role.viewer), lambda tx: runs.artifact(tx, id, path))
+        return found, await asyncio.to_thread(self.ws.objects.path, who.project, found["digest"])
 
     async def get_artifact(self, who: Principal, id: str, path: str) -> bytes:
         """The bytes of one file of a run; NotFound if the run has none such."""

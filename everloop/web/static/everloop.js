@@ -35,6 +35,7 @@
       document.documentElement.dataset.theme = theme;
       document.cookie = "everloop_theme=" + theme + "; path=/; max-age=31536000; samesite=lax";
       draw(document);
+      document.dispatchEvent(new Event("everloop:theme"));
     });
   });
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", function () { draw(document); });

@@ -1,10 +1,9 @@
 """The curves of a run: its metric series. Series named `curve_<what>` have the share on the x axis in thousandths as step: ROC, precision over
-recall, calibration. Series that differ only in training and validation share a chart.
+recall, calibration.
 """
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from everloop.web.ui import charts
@@ -19,7 +18,6 @@ CHARTS = 16
 """Charts on a run's page at most."""
 POINTS = 2_000
 """Points of a series that a chart shows at most."""
-_SIDES = re.compile(r"(?<![a-z])(train|training|val|valid|validation|test|eval)(?![a-z])")
 _SHARES = {
     "roc": ("ROC", "False positive rate", "True positive rate", True),
     "calibration": ("Calibration", "Stated probability", "What happened", True),
@@ -44,23 +42,12 @@ def importance(metrics: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 async def of_run(page: View, run: dict[str, Any]) -> list[dict[str, Any]]:
-    """The charts of a run: curves over a share first, then metrics with more than one point, those that belong together in one chart."""
-    groups: dict[str, list[str]] = {}
-    for key in run["metrics"]:
-        group = key if key.startswith(PREFIX) else _SIDES.sub("*", key)
-        groups.setdefault(group, []).append(key)
-    ordered = sorted(groups.items(), key=lambda g: (not g[0].startswith(PREFIX), g[0]))
-    made: list[dict[str, Any]] = []
-    for group, keys in ordered:
-        if len(made) == CHARTS:
-            break
-        series = {}
-        for key in keys[:4]:
-            points, _ = await page.ws.runs.history_points(page.who, run["id"], key, POINTS)
-            if len(points) > 1:
-                series[key] = points
-        if series:
-            made.append(_share(group, series[group]) if group.startswith(PREFIX) else _steps(group, series))
+    """The charts of a run's curves over a share; its other series are live charts (see run_compare.live)."""
+    made = []
+    for key in sorted(key for key in run["metrics"] if key.startswith(PREFIX))[:CHARTS]:
+        points, _ = await page.ws.runs.history_points(page.who, run["id"], key, POINTS)
+        if len(points) > 1:
+            made.append(_share(key, points))
     return made
 
 
@@ -74,15 +61,3 @@ def _share(key: str, points: list[tuple[Any, int, float]]) -> dict[str, Any]:
         said = "by chance" if name == "roc" else "perfectly calibrated"
         lines.append({"label": said, "values": x, "dash": True, "tone": "soft"})
     return charts.chart(title, x, lines, xlabel=across, yrange=(0, 1.02), xrange=(0, 1))
-
-
-def _steps(group: str, series: dict[str, list[tuple[Any, int, float]]]) -> dict[str, Any]:
-    maps = {key: {step: value for value, step, _ in points} for key, points in series.items()}
-    x: list[float] = sorted({step for points in maps.values() for step in points})
-    time, across = False, "Step"
-    if len(x) == 1:  # logged with no step: by time
-        maps = {key: {at: value for value, _, at in points} for key, points in series.items()}
-        x, time, across = sorted({at for points in maps.values() for at in points}), True, ""
-    lines = [{"label": key, "values": [points.get(at) for at in x], "joined": True} for key, points in maps.items()]
-    title = next(iter(series)) if len(series) == 1 else group.replace("*", "").replace("__", "_").strip("_./ ")
-    return charts.chart(title, x, lines, time=time, xlabel=across, zero=False)

@@ -59,7 +59,7 @@ class View:
         self.query = request.query_params
         self.range = times.parse(request.query_params)
 
-    def url(self, path: str, **query: Any) -> str:
+    def url(self, path: str, /, **query: Any) -> str:
         """A link that keeps the time range; query values that are None or "" are left out."""
         return link(path, {**self.range.query, **query})
 
@@ -157,7 +157,7 @@ def error_page(request: Request, error: EverloopError) -> str:
     )
 
 
-def link_plain(path: str, **query: Any) -> str:
+def link_plain(path: str, /, **query: Any) -> str:
     """`View.url` where there is no time range."""
     return link(path, query)
 

@@ -61,7 +61,7 @@ async def runs(page: Page) -> Response:
 @router.get("/ui/runs/columns")
 async def columns(page: Page) -> Response:
     """The column picker: all keys that runs have, those shown ticked."""
-    found = await page.ws.runs.keys(page.who)
+    found = await page.ws.runs.keys(page.who, **wanted(page))
     on = {c.name: c for c in run_columns.chosen(page, [])} if page.query.getlist("col") or page.query.getlist("columns") else {}
     if not on:
         first = (await _search(page, 50))["items"]
@@ -211,10 +211,10 @@ async def _csv(page: View, named: list[dict[str, Any]] | None) -> AsyncIterator[
     """Rows of the file, a page of runs at a time; of `named` runs only where some are."""
     told = run_columns.chosen(page, []) if page.query.getlist("col") else []
     if not told:
-        found = await page.ws.runs.keys(page.who)
+        found = await page.ws.runs.keys(page.who, **wanted(page))
         told = [Column("attributes", key) for key in run_columns.ATTRIBUTES if key != "id"]
         told += [Column(side, one["key"]) for side in run_columns.SIDES for one in found[side]]
-    yield _lines([["id", "name", *(column.name for column in told)]])
+    yield lines([["id", "name", *(column.name for column in told)]])
     cursor, sent = None, 0
     while sent < RUNS_EXPORTED:
         if named is not None:
@@ -222,7 +222,7 @@ async def _csv(page: View, named: list[dict[str, Any]] | None) -> AsyncIterator[
         else:
             got = await _search(page, EXPORT_PAGE, cursor)
             items, cursor = got["items"], got["next"]
-        yield _lines([[run["id"], run["name"], *(_cell(column, run) for column in told)] for run in items])
+        yield lines([[run["id"], run["name"], *(_cell(column, run) for column in told)] for run in items])
         sent += len(items)
         if not cursor:
             break
@@ -233,7 +233,8 @@ def _cell(column: Column, run: dict[str, Any]) -> Any:
     return iso(value) if column.name == "attributes.started" else value
 
 
-def _lines(rows: Sequence[Sequence[Any]]) -> bytes:
+def lines(rows: Sequence[Sequence[Any]]) -> bytes:
+    """Rows as CSV, no cell of which is a formula."""
     made = io.StringIO()
     csv.writer(made).writerows([safe(v) for v in row] for row in rows)
     return made.getvalue().encode()
