@@ -40,8 +40,9 @@ def losses(results: Results) -> dict[str, np.ndarray]:
 def worse_by(live: np.ndarray, reference: np.ndarray, alpha: float) -> tuple[float, float]:
     """(standardised rise of the mean loss, the limit that it passes with probability alpha when nothing changed).
 
-    The rise is Welch's statistic. The limit is the normal quantile, or what whole stretches of the reference as long as the window show
-    against the rest of it, where that is more: neighbouring rows err alike, and then the normal quantile is too low.
+    The rise is Welch's statistic. The limit is the normal quantile, or more where neighbouring rows err alike: whole stretches of the reference
+    as long as the window are compared with the rest of it; the quantile is stretched by their standard deviation where that is over 1, and is at
+    least the level's quantile of what they show.
     """
     n = len(live)
     spread = math.sqrt(max(live.var(), reference.var() * 0.25) / n + reference.var() / len(reference)) or 1e-9
@@ -52,7 +53,8 @@ def worse_by(live: np.ndarray, reference: np.ndarray, alpha: float) -> tuple[flo
         running = np.concatenate([[0.0], np.cumsum(reference)])
         inside = (running[starts + n] - running[starts]) / n
         rest = (running[-1] - (running[starts + n] - running[starts])) / (len(reference) - n)
-        limit = max(limit, float(np.quantile((inside - rest) / spread, 1 - alpha)))
+        shown = (inside - rest) / spread
+        limit = max(limit * max(1.0, float(shown.std())), float(np.quantile(shown, 1 - alpha)))
     return rise, limit
 
 
@@ -62,7 +64,8 @@ class Decay:
     """The model errs more than when it passed its gate.
 
     With labels: error rate and Brier score (absolute error for regression) of the window's labelled rows against the reference's, each a
-    one-sided test at half of alpha (Bonferroni) with a limit calibrated on the reference. Without labels it judges what `drift` judges, and says so (`basis`).
+    one-sided test at half of alpha (Bonferroni) with a limit calibrated on the reference. A monitor looks again and again, so its window brings a
+    level with which all looks of a year share one budget. Without labels it judges what `drift` judges, and says so (`basis`).
     """
 
     alpha: float = 0.025
@@ -88,9 +91,10 @@ class Decay:
         """Compare losses on labelled rows with the reference's."""
         live, reference = losses(labelled_results(window)), losses(reference_results(window))
         both = [name for name in live if name in reference]
+        alpha = self.alpha if window.level is None else min(self.alpha, window.level)
         found: dict[str, Any] = {}
         for name in both:
-            rise, limit = worse_by(live[name], reference[name], self.alpha / len(both))
+            rise, limit = worse_by(live[name], reference[name], alpha / len(both))
             found[name] = {"live": float(live[name].mean()), "reference": float(reference[name].mean()), "rise": rise, "limit": limit}
         n = len(live["error"])
         worst = max(both, key=lambda name: found[name]["rise"] - found[name]["limit"])
@@ -102,7 +106,7 @@ class Decay:
         if worst != "error":
             told += f"; Brier score {found['brier']['live']:.4g}, {found['brier']['reference']:.4g} at the gate"
         why = f"The model got worse: {told}." if bad else f"The model holds: {told}."
-        details = {"basis": "labels", "losses": found, "alpha": self.alpha, "one_sided": True}
+        details = {"basis": "labels", "losses": found, "alpha": alpha, "one_sided": True}
         return Score(self.name, value, "fail" if bad else "pass", n, tuple(interval), self.name, why, details)
 
     def by_estimate(self, window: Window, have: int, held: int) -> Score:

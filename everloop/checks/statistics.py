@@ -36,6 +36,23 @@ def two_sided(confidence: float) -> float:
     return 2 * confidence - 1
 
 
+def level_of_looks(alpha: float, looks: float, windows: float) -> float:
+    """The one-sided level of each of `looks` looks with which all of them together alarm with a probability of at most about `alpha`.
+
+    The looks slide over a stretch of time that holds `windows` windows without overlap. For the maximum of the standardised mean of a sliding
+    window, whose correlation falls linearly, P(max > z) is at most about (1 + windows * z^2) * P(Z > z) (Pickands, 1969, Trans. AMS 145, with
+    constant 1), and at most looks * P(Z > z) (Bonferroni): the lesser counts. `alpha` itself where there is at most one look.
+    """
+    if looks <= 1:
+        return alpha
+    low, high = z_of(1 - 2 * alpha), 8.0
+    for _ in range(60):
+        z = (low + high) / 2
+        tail = 0.5 * math.erfc(z / math.sqrt(2))
+        low, high = (z, high) if min(looks, 1 + windows * z * z) * tail > alpha else (low, z)
+    return 0.5 * math.erfc(high / math.sqrt(2))
+
+
 def wilson(hits: float, n: float, confidence: float = 0.95) -> Interval:
     """Score interval of a proportion (Wilson, 1927, JASA 22). (0, 1) when n is 0."""
     if n <= 0:

@@ -213,7 +213,8 @@ class Window:
     `live` and `reference` hold feature columns, plus `prediction`, `probability`, and `label` where labels have come
     (then aligned with the labelled rows: see `labelled`). `since`, `until`: epoch seconds of event time. `calls` holds columns by call (a call
     may have many rows): `seconds`, `failed`, `blocked`, `refused`, `thumbs_down`, `cost`, `tokens_in`, `tokens_out`; for chats also `answer`.
-    `earlier` holds the same columns of the windows before, newest first.
+    `earlier` holds the same columns of the windows before, newest first. `level` is how often this look alone may find an error that is none
+    (one-sided), where many looks share one budget (None: the check's own alpha).
     """
 
     live: Mapping[str, Any]
@@ -227,6 +228,7 @@ class Window:
     task: str = "binary"
     calls: Mapping[str, Any] = field(default_factory=dict)
     earlier: Sequence[Mapping[str, Any]] = ()
+    level: float | None = None
 
 
 @dataclass(frozen=True)

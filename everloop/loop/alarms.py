@@ -11,12 +11,15 @@ earlier     a metric of calls: fail where it is beyond the one-sided prediction 
 
 `alpha` is shared out over the checks of a monitor, so that a look at traffic like before alarms in at most ALPHA of the looks. This holds as
 far as windows are alike and rows independent; slow change within the earlier windows widens the limit.
+
+What is judged by labels can start a retraining, so there the budget is not one look's but a year's: all looks of a year together find a decay that
+is none with a probability of at most YEARLY (`look_level`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,9 +28,13 @@ import numpy as np
 from everloop.checks import statistics as stats
 from everloop.checks.base import Metric, NotAssessable, reference_results
 from everloop.core.types import Score, Window
+from everloop.work.schedule import UNITS, next_at
 
 ALPHA = 0.05
 """How often a look may alarm while nothing has changed, over all calibrated checks of a monitor together."""
+YEARLY = 0.05
+"""How probable it is that a year's looks by labels alarm at all while nothing has changed."""
+YEAR_DAYS = 365.25
 EARLIER = 8
 """Windows before the present one that limits are learnt from."""
 EARLIER_NEEDED = 5
@@ -55,6 +62,7 @@ def against_reference(check: Metric, found: Score, window: Window, alpha: float)
         held = check.estimate(reference_results(window))
     except NotAssessable as why:
         return replace(found, verdict="inconclusive", why=f"{check.label} is {found.value:.4g} on {found.n} labelled rows; {_learn(check, str(why))}")
+    alpha = alpha if window.level is None else min(alpha, window.level)
     sign = 1.0 if check.better == "lower" else -1.0
     spread = math.hypot(_error(found.interval), _error(held.interval)) or 1e-12
     rise = sign * (float(found.value) - held.value) / spread  # type: ignore[arg-type]
@@ -89,6 +97,17 @@ def against_earlier(check: Metric, found: Score, window: Window, alpha: float) -
     told = f"{figure}, {side if bad else 'within'} the limit {shown:.4g} learnt from {k} earlier windows (their mean: {usual:.4g})."
     details = {**found.details, "basis": getattr(check, "basis", "calls"), "limit": shown, "earlier": [s.value for s in before], "alpha": alpha}
     return replace(found, verdict="fail" if bad else "pass", why=told, details=details)
+
+
+def look_level(spec: Mapping[str, Any], checks: Sequence[Any]) -> float:
+    """The level of one look by labels at which a year of looks shares YEARLY, among the checks by labels.
+
+    How many looks a year has comes from `every`, how much they overlap from `label_window_days` (or `window_days`, whichever is longer).
+    """
+    every = next_at(f"every {spec['every']}", 0.0) / UNITS["d"]
+    days = max(float(spec["label_window_days"]), float(spec["window_days"]), 1e-3)
+    judging = sum(getattr(check, "over", "rows") == "rows" and getattr(check, "name", "") != "drift" for check in checks)
+    return stats.level_of_looks(YEARLY / max(1, judging), YEAR_DAYS / every, YEAR_DAYS / days)
 
 
 def shared(checks: Sequence[Any]) -> float:

@@ -159,14 +159,15 @@ def predictive_window(
 
 async def judge(spec: Mapping[str, Any], window: Window) -> Look:
     """Run the spec's checks over a window: fail if one fails, inconclusive if none could say, else pass."""
-    from everloop.loop.alarms import alarm, shared
+    from everloop.loop.alarms import alarm, look_level, shared
 
     scores: list[Score] = []
     if window.n < spec["min_rows"]:
         why = f"{window.n} calls in the window; at least {spec['min_rows']} are needed to say anything."
         return Look([], "inconclusive", False, why, {"n": window.n, "since": window.since, "until": window.until})
     items = [(item, make_check(item)) for item in checks_of(spec, window.task)]
-    alpha = shared([check for item, check in items if not item.get("rule")])
+    calibrated = [check for item, check in items if not item.get("rule")]
+    alpha, window = shared(calibrated), replace(window, level=look_level(spec, calibrated))
     for item, check in items:
         score: Any = _by_rule(item["rule"], check, window) if item.get("rule") else alarm(check, window, alpha)
         scores.append(await score if inspect.isawaitable(score) else score)
