@@ -31,7 +31,7 @@ class Traces:
                 return
 
     def get(self, trace_id: str) -> dict[str, Any]:
-        """One trace: {"trace_id", "spans", "predictions", "scores"}."""
+        """One trace: {"trace_id", "spans", "predictions", "scores", "about"}."""
         return self._http.get(f"/api/v1/traces/{trace_id}")
 
     def add_score(self, subject: str, name: str, value: Any, *, source: str = "", why: str = "", at: float | None = None) -> dict[str, Any]:

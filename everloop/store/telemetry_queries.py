@@ -133,7 +133,8 @@ def _heads(con: Any, project: str, traces: list[str]) -> dict[str, dict[str, Any
 
 
 def get_trace(con: Any, project: str, trace_id: str) -> dict[str, Any] | None:
-    """A whole trace: {"trace_id", "spans", "predictions", "scores"}; None if the project has no span or prediction of it."""
+    """A whole trace: {"trace_id", "spans", "predictions", "scores", "about"}; None if the project has no span or prediction of it. `about` is what a
+    client told of the trace: {"experiment", "tags", "metadata", "runs", "prompts"}; None where none did."""
     spans = [
         _span(row)
         for row in _dicts(con.execute("SELECT * FROM spans WHERE project = ? AND trace_id = ? ORDER BY start_ns, span_id", [project, trace_id]))
@@ -149,7 +150,8 @@ def get_trace(con: Any, project: str, trace_id: str) -> dict[str, Any] | None:
     labels = {s["subject"]: s["value"] for s in scores if s["name"] == "label"}
     for p in predictions:
         p.update(features=_loads(p["features"]), outputs=_loads(p["outputs"]), label=labels.get(p["prediction_id"]))
-    return {"trace_id": trace_id, "spans": spans, "predictions": predictions, "scores": scores}
+    about = _dicts(con.execute("SELECT experiment, tags, metadata, runs, prompts FROM infos WHERE project = ? AND trace_id = ?", [project, trace_id]))
+    return {"trace_id": trace_id, "spans": spans, "predictions": predictions, "scores": scores, "about": about[0] if about else None}
 
 
 def scores_of(con: Any, project: str, traces: Sequence[str]) -> dict[str, list[dict[str, Any]]]:

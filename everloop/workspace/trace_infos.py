@@ -70,6 +70,8 @@ class TraceInfos:
         trace = key_of(id)
         single = {k: v for k, v in fields.items() if k not in ("tags", "metadata") and v is not None}
         change = {"trace_id": trace, "set": {"id": id, **single}, "tags": fields.get("tags"), "metadata": fields.get("metadata")}
+        if run := (fields.get("metadata") or {}).get(searches.RUN_KEY):
+            change["runs"] = [run]
         scores = [self._score(who, trace, one) for one in judgements]
         await self.ws.telemetry.add_durable(who.project, scores=scores, infos=[change])
         return {

@@ -72,7 +72,7 @@ class Traces:
         return await telemetry.query(work)
 
     async def get(self, who: Principal, trace_id: str) -> dict[str, Any]:
-        """A whole trace: {"trace_id", "spans", "predictions", "scores"}. NotFound if the project has none such."""
+        """A whole trace: {"trace_id", "spans", "predictions", "scores", "about"}. NotFound if the project has none such."""
         who.need(Role.viewer)
         found = await self.ws.telemetry.query(lambda con: queries.get_trace(con, who.project, trace_id))
         if found is None:  # perhaps written a moment ago

@@ -179,11 +179,14 @@ def test_links_deletion_and_correlation(mlflow: Any, client: Client) -> None:
         inside = traced(mlflow)
     outside = traced(mlflow, tags={"place": "outside"})
     assert [t.info.trace_id for t in mlflow.search_traces(run_id=run.info.run_id, return_type="list")] == [inside]
+    assert client.traces.get(inside.removeprefix("tr-"))["about"]["runs"] == [run.info.run_id]
     api.link_traces_to_run([outside], run.info.run_id)
     assert len(mlflow.search_traces(run_id=run.info.run_id, return_type="list")) == 2
     prompt = mlflow.genai.register_prompt("greeting", "Hello {{name}}")
     api.link_prompt_versions_to_trace([prompt], outside)
     assert [t.info.trace_id for t in mlflow.search_traces(filter_string="prompt = 'greeting/1'", return_type="list")] == [outside]
+    page = client._http.get_bytes(f"/ui/traces/{outside.removeprefix('tr-')}").decode()
+    assert "prompt:greeting@1" in page and "place: outside" in page and run.info.run_id[-8:] in page
     experiment = mlflow.get_trace(inside).info.experiment_id
     counted = mlflow.tracing.client.TracingClient().calculate_trace_filter_correlation(
         [experiment], "tags.place = 'outside'", "prompt = 'greeting/1'"
