@@ -1,7 +1,7 @@
 """The ASGI app of a workspace: sign-in under everything, then other people's protocols, the REST API and the UI, each found in its folder.
 
 A module is found by having `router` (an APIRouter) or `mount(app, ws)`. It says who may use its routes in `rights` (see rights.py), and may
-say `error_shapes = {"/prefix": shape}`, `error_bodies = {"/prefix": writer}` and `error_page` (see problems.py).
+say `direct(ws)` (see direct.py), `error_shapes = {"/prefix": shape}`, `error_bodies = {"/prefix": writer}` and `error_page` (see problems.py).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import everloop
 from everloop.core.settings import Settings
 from everloop.web import oidc, problems, signin
 from everloop.web.auth import SignIn
+from everloop.web.direct import Direct
 from everloop.web.frame import Frame
 from everloop.web.limits import BodyLimit
 from everloop.web.refusals import Refusals
@@ -68,6 +69,7 @@ def create_app(settings: Settings, workspace: Workspace | None = None) -> FastAP
     app.state.workspace = ws
     app.state.draining = False
     app.state.rights = Rights()
+    app.state.direct = {}
     app.state.rights.add({"any": ("GET /api/v1/openapi.json",)})
     problems.install(app)
     for folder in FOLDERS:
@@ -77,6 +79,7 @@ def create_app(settings: Settings, workspace: Workspace | None = None) -> FastAP
         app.include_router(module.router)
         app.state.rights.add(module.rights)
     app.add_api_route("/", _root, include_in_schema=False)
+    app.add_middleware(Direct, table=app.state.direct)
     app.add_middleware(SignIn, ws=ws, rights=app.state.rights)  # the last one added is the outermost
     app.add_middleware(BodyLimit)
     app.add_middleware(Frame, refusals=Refusals(ws))
@@ -97,6 +100,8 @@ def _take_in(folder: str, app: FastAPI, ws: Workspace) -> None:
             app.include_router(module.router)
         if hasattr(module, "mount"):
             module.mount(app, ws)
+        if hasattr(module, "direct"):
+            app.state.direct.update(module.direct(ws))
         app.state.error_shapes.update(getattr(module, "error_shapes", {}))
         app.state.error_page = getattr(module, "error_page", app.state.error_page)
         app.state.error_bodies.update(getattr(module, "error_bodies", {}))

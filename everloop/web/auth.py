@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import lru_cache
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -51,6 +52,7 @@ _WANTED = {
         "x-csrf-token",
     )
 }
+LOCAL = local_principal()
 IN_PROCESS = "testclient"
 """The client address of an app that is called with no socket; a real connection has an IP address here."""
 
@@ -103,18 +105,18 @@ class SignIn:
             return who, ""
         self._need_local(scope, headers)
         _own_page(method, headers)
-        return local_principal(), cookies.get(PROJECT_COOKIE, "")
+        return LOCAL, cookies.get(PROJECT_COOKIE, "")
 
     def _need_local(self, scope: Scope, headers: dict[str, str]) -> None:
         """Refuse a request without a key unless it comes from this machine by a loopback name, through nothing in between."""
         if not self.local:
             raise Unauthorized("This server needs an API key or a sign-in.", "Send the key as `Authorization: Bearer ev_...`, or sign in at /login.")
         client = _client(scope)
-        if client == IN_PROCESS and _host(headers) == "testserver":
+        if client == IN_PROCESS and _hostname(headers.get("host", "")) == "testserver":
             return
-        if (client != IN_PROCESS and not is_loopback(client)) or "x-forwarded-for" in headers or "forwarded" in headers:
+        if (client != IN_PROCESS and not _loopback(client)) or "x-forwarded-for" in headers or "forwarded" in headers:
             raise Unauthorized("A request that was forwarded needs an API key.", "Make one with: everloop keys create NAME --role editor")
-        if not is_loopback(_host(headers)):
+        if not _loopback(_hostname(headers.get("host", ""))):
             raise Forbidden(
                 f"The Host {headers.get('host', '')!r} is not this machine.",
                 "Without a key, call the server as 127.0.0.1 or localhost, or send a key.",
@@ -161,11 +163,16 @@ def _cookies(headers: dict[str, str]) -> dict[str, str]:
         return {}
 
 
-def _host(headers: dict[str, str]) -> str:
+@lru_cache(maxsize=1024)
+def _hostname(host: str) -> str:
+    """The name in a Host header, without its port."""
     try:
-        return urlsplit(f"//{headers.get('host', '')}").hostname or ""
+        return urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return ""
+
+
+_loopback = lru_cache(maxsize=1024)(is_loopback)
 
 
 def _client(scope: Scope) -> str:

@@ -25,6 +25,10 @@ from everloop.core.principal import Principal, Role
 
 LEVELS = ("public", "any", "call", "work", "viewer", "editor", "approver", "admin", "site")
 SAFE = {"GET", "HEAD", "OPTIONS"}
+REMEMBERED = 4_096
+"""Allowed requests that are remembered."""
+REMEMBERED_CHARS = 200
+"""Longest path that is."""
 PAGES = "/ui"
 STATIC = "/static/"
 
@@ -35,6 +39,7 @@ class Rights:
     def __init__(self) -> None:
         self.table: dict[tuple[str, str], str] = {}
         self._patterns: dict[tuple[Role, bool, bool], re.Pattern[str]] = {}
+        self._allowed: set[tuple[Role, bool, bool, str, str]] = set()
 
     def add(self, rights: Mapping[str, Iterable[str]]) -> None:
         """Take a module's lines in. ValueError for an unknown level, or for a route that is there already with another one."""
@@ -45,6 +50,7 @@ class Rights:
                 method, _, path = route.partition(" ")
                 if self.table.setdefault((method, path), level) != level:
                     raise ValueError(f"{route} is both {level} and {self.table[method, path]}")
+        self._allowed.clear()
 
     def level(self, method: str, path: str) -> str | None:
         """The level that a route (its template, not a filled path) needs; None where no module says."""
@@ -62,7 +68,17 @@ class Rights:
         return ("GET" if method == "HEAD" else method, path) in self.public or (method in SAFE and path.startswith(STATIC))
 
     def need(self, who: Principal, method: str, path: str) -> None:
-        """Forbidden where `who` may not use the route, NotFound where there is none."""
+        """Forbidden where `who` may not use the route, NotFound where there is none. What was allowed is remembered for that role, method and path."""
+        place = (who.role, who.kind == "worker", who.site_admin, method, path)
+        if place in self._allowed:
+            return
+        self._judge(who, method, path)
+        if len(self._allowed) >= REMEMBERED:
+            self._allowed.clear()
+        if len(path) <= REMEMBERED_CHARS:
+            self._allowed.add(place)
+
+    def _judge(self, who: Principal, method: str, path: str) -> None:
         asked = f"{'GET' if method == 'HEAD' else method} {path}"
         matched = self._pattern(who).fullmatch(asked) is not None
         if who.kind != "worker" and who.role >= Role.editor:  # what they may not is the shorter list

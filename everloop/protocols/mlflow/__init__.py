@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from everloop.core.errors import EverloopError
-from everloop.protocols.mlflow import artifacts, evaluation, experiments, histories, inputs, models, registry, traces, tracking, wire
+from everloop.protocols.mlflow import artifacts, evaluation, experiments, histories, hot, inputs, models, registry, traces, tracking, wire
 
 MODULES = (experiments, tracking, histories, inputs, models, registry, artifacts, traces, evaluation)
 TABLE = [route for module in MODULES for route in module.ROUTES]
@@ -62,6 +62,11 @@ def mount(app: Any, ws: Any) -> None:
             app.add_route(f"{prefix}/{number}/mlflow-artifacts/artifacts", files, methods=["GET"])
             app.add_route(f"{prefix}/{number}/mlflow-artifacts/artifacts/{{path:path}}", files, methods=["GET", "PUT", "DELETE"])
             app.add_route(f"{prefix}/{number}/mlflow/{{path:path}}", api, methods=methods)
+
+
+def direct(ws: Any) -> dict[tuple[str, str], hot.Handler]:
+    """What a training loop asks for, taken without the routes above (see web/direct.py)."""
+    return {(method, f"{at}/mlflow/{path}"): handler for (method, path), handler in hot.handlers(ws).items() for at in PREFIXES}
 
 
 SERVER_INFO: dict[str, Any] = {
