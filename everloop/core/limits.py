@@ -290,6 +290,14 @@ FILE_CACHE_ROWS = 5_000_000
 """Files whose digests a client remembers; then it begins anew."""
 FETCH_BYTES = 256 * 1024
 """Small objects leave together in pieces of about this size."""
+BUCKET_PART_BYTES = 8 * 1024 * 1024
+"""Files larger than this go to a bucket in parts of this size."""
+BUCKET_RETRIES = 5
+"""Times a request to a bucket is tried again."""
+BUCKET_RETRY_SECONDS = 60.0
+"""... within this time."""
+BUCKET_SEEN_SECONDS = 30.0
+"""What another process put into a bucket is looked for after this long."""
 VERIFY_SHOWN = 1_000
 """Damaged objects that a verification lists; all are counted."""
 DATASET_MEMORY_BYTES = 256 * 1024 * 1024

@@ -34,6 +34,7 @@ class Settings:
     workers: worker processes that the server starts when there is work (0: none, they are started elsewhere).
     public_url: how browsers reach the server where that is not its own address (a proxy): https://everloop.example.com
     oidc_*: sign-in by an identity provider, off without an issuer (see web/oidc.py); oidc_roles: `group=project:role, ...`.
+    objects: s3://BUCKET/PREFIX, where objects lie in a bucket (extra `s3`); "" means a folder under home.
     fsync: False only for tests of other things: acknowledged writes then survive a crash of the process, not of the machine.
     """
 
@@ -41,6 +42,7 @@ class Settings:
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
     records_url: str = ""
+    objects: str = ""
     workers: int = 1
     fsync: bool = True
     test_reset: bool = False
@@ -89,5 +91,5 @@ def _flag(raw: object) -> bool:
     raise ValueError(text)
 
 
-_KINDS = {"home": Path, "host": str, "port": int, "records_url": str, "workers": int, "fsync": _flag, "test_reset": _flag}
+_KINDS = {"home": Path, "host": str, "port": int, "records_url": str, "objects": str, "workers": int, "fsync": _flag, "test_reset": _flag}
 _KINDS |= dict.fromkeys(("public_url", "oidc_issuer", "oidc_client_id", "oidc_client_secret", "oidc_scopes", "oidc_groups", "oidc_roles"), str)

@@ -214,6 +214,12 @@ class Objects:
             raise _damaged(f"The object {digest} (in {where})")
         return data
 
+    def check(self) -> None:
+        """Raise what is wrong with a place that is not a folder of this host (a missing bucket, refused credentials), before it is needed."""
+        look = getattr(self.place, "check", None)
+        if look is not None:
+            look()
+
     # -- places -------------------------------------------------------------------------------------------------------------------------
 
     def key(self, project: str) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from everloop.core.errors import BadInput
 from everloop.store.files import make_folder, sync_file, sync_folder, temp_name, write_error, write_parts
 
 _STALE_SECONDS = 24 * 3600.0
@@ -183,3 +184,15 @@ class Folder:
     def _sync(self, folder: Path) -> None:
         if self.fsync:
             sync_folder(folder)
+
+
+def open_place(url: str, root: Path, fsync: bool = True) -> Place:
+    """The place that a setting names: "" is the folder `root`, s3://BUCKET/PREFIX a bucket. BadInput for anything else."""
+    if not url:
+        return Folder(root, fsync)
+    if url.startswith("s3://"):
+        from everloop.store.bucket import Bucket
+
+        bucket: Place = Bucket(url)
+        return bucket
+    raise BadInput(f"EVERLOOP_OBJECTS={url!r} names no place for objects.", "Leave it out for a folder of the home, or give s3://BUCKET/PREFIX.")

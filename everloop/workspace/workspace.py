@@ -23,6 +23,7 @@ from everloop.core.settings import Settings
 from everloop.engines.prices import cost
 from everloop.store.files import write_error
 from everloop.store.objects import Objects
+from everloop.store.places import open_place
 from everloop.store.records import Records
 from everloop.store.schema import projects
 
@@ -83,6 +84,7 @@ class Workspace:
         return self
 
     async def _open(self) -> None:
+        await asyncio.to_thread(self.objects.check)
         await asyncio.to_thread(self.records.open)
         await self.records.write(SYSTEM, default_project)
         await asyncio.to_thread(self.telemetry.open)
@@ -179,7 +181,8 @@ class Workspace:
     @cached_property
     def objects(self) -> Objects:
         """The content-addressed bytes."""
-        return Objects(self.home / "objects", fsync=self.settings.fsync)
+        root = self.home / "objects"
+        return Objects(root, fsync=self.settings.fsync, place=open_place(self.settings.objects, root, self.settings.fsync))
 
     @cached_property
     def telemetry(self) -> Telemetry:
