@@ -6,18 +6,21 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from everloop.assets import lineage
+from everloop.assets import catalog, lineage
 from everloop.assets.runs import active
-from everloop.core.errors import BadInput
+from everloop.core.errors import BadInput, NotFound
 from everloop.core.limits import PAGE_ROWS_MAX
 from everloop.store.records import Tx
 from everloop.store.schema import assets, run_inputs, run_models, runs
+
+INPUT = "input"
+"""How a lineage node begins that is a client's data set and no version of ours."""
 
 
 def put_inputs(tx: Tx, run: str, datasets: list[dict[str, Any]]) -> None:
     """Note data sets that a run read: [{"name", "digest", "context", "source_type", "source", "schema", "profile", "tags"}].
 
-    Where the digest is one of our dataset versions', a lineage edge is made too.
+    A lineage edge is made too: from our dataset version where the digest (or a name that is its reference) is one's, else from `input:NAME#DIGEST`.
     """
     active(tx, run)
     for one in datasets:
@@ -40,8 +43,27 @@ def put_inputs(tx: Tx, run: str, datasets: list[dict[str, Any]]) -> None:
                 assets.c.project == tx.project, assets.c.kind == "dataset", assets.c.name == name, assets.c.digest.startswith(digest, autoescape=True)
             )
         )
-        if known:
-            lineage.link(tx, f"dataset:{known['name']}@{known['version']}", f"run:{run}", "read")
+        source = f"dataset:{known['name']}@{known['version']}" if known else _named(tx, name) or f"{INPUT}:{name}#{digest}"[:300]
+        lineage.link(tx, source, f"run:{run}", "read")
+
+
+def read(tx: Tx, run: str, refs: list[str]) -> list[str]:
+    """Note asset versions that a run read, as lineage; answers the exact references. NotFound for a run or version that is not there."""
+    active(tx, run)
+    exact = [str(catalog.resolve(tx, ref)) for ref in refs]
+    for ref in exact:
+        lineage.link(tx, ref, f"run:{run}", "read")
+    return exact
+
+
+def _named(tx: Tx, name: str) -> str | None:
+    """The dataset version that a name is the reference of, or None: a client may call its data `dataset:credit@3`."""
+    if not name.startswith("dataset:"):
+        return None
+    try:
+        return str(catalog.resolve(tx, name))
+    except (BadInput, NotFound):
+        return None
 
 
 def put_models(tx: Tx, run: str, models: list[tuple[str, int]], direction: str) -> None:

@@ -13,15 +13,15 @@ from typing import Any, NamedTuple
 import orjson
 import sqlalchemy as sa
 
-from everloop.assets import experiments, run_metrics
+from everloop.assets import catalog, experiments, lineage, run_metrics
 from everloop.assets.run_series import Columns
 from everloop.core.errors import BadInput, Conflict, EverloopError, NotFound
 from everloop.core.limits import RUN_KEY_CHARS, RUN_VALUE_CHARS
 from everloop.store import audit
 from everloop.store.prepared import Prepared, upsert
 from everloop.store.records import Tx
+from everloop.store.schema import edges, run_artifacts, run_params, run_tags, runs
 from everloop.store.schema import experiments as experiment_table
-from everloop.store.schema import run_artifacts, run_params, run_tags, runs
 from everloop.store.schema import run_metrics as latest
 
 KINDS = ("training", "evaluation", "pipeline", "step", "index", "batch", "ingest", "custom")
@@ -59,6 +59,9 @@ def create(
     if kind not in KINDS:
         raise BadInput(f"There is no kind of run called {kind!r}.", f"Kinds: {', '.join(KINDS)}.")
     _check_status(status)
+    inside = _step(tx) if kind not in ("pipeline", "step") else None
+    if inside is not None:
+        parent, pipeline, code = parent or inside["id"], pipeline or inside["pipeline"], {**inside["code"], **(code or {})}
     if parent:
         must_exist(tx, parent)
     if experiment_id is not None:
@@ -96,7 +99,27 @@ def create(
     failed = log_many(tx, [Entry(id, {}, params or {}, tags or {})])[0]
     if failed is not None:
         raise failed
+    _tie(tx, row, inside)
     return row
+
+
+def _step(tx: Tx) -> dict[str, Any] | None:
+    """The run of the pipeline's step that acts, or None where no step does."""
+    if not tx.who.run:
+        return None
+    return tx.row(sa.select(runs.c.id, runs.c.pipeline, runs.c.code).where(*_is(tx, tx.who.run)))
+
+
+def _tie(tx: Tx, row: Mapping[str, Any], inside: Mapping[str, Any] | None) -> None:
+    """A new run's edges: it read its code, and inside a step what the step read by then."""
+    target = f"run:{row['id']}"
+    if row["code"].get("asset"):
+        lineage.link(tx, str(catalog.resolve(tx, row["code"]["asset"])), target, "read")
+    if inside is not None:
+        t = edges
+        read = sa.select(t.c.source).where(t.c.project == tx.project, t.c.target == f"run:{inside['id']}", t.c.relation == "read")
+        for one in tx.rows(read):
+            lineage.link(tx, one["source"], target, "read")
 
 
 def get(tx: Tx, id: str, points: bool = False) -> dict[str, Any]:
@@ -244,7 +267,8 @@ def update(
     if error is not None:
         values["error"] = error
     if code is not None:
-        values["code"] = code
+        known = tx.value(sa.select(runs.c.code).where(*_is(tx, id))) or {}
+        values["code"] = {**known, **code}  # a client adds what it sees of its machine; the code asset of a step stays
     if environment is not None:
         values["environment"] = environment
     if values:

@@ -220,6 +220,7 @@ def _place(step: Any, folder: Path) -> None:
     if not path.is_relative_to(folder.resolve()):
         raise BadInput(f"The param 'file' is {name!r}.", "Give a path inside the project, as the script reads it.")
     path.parent.mkdir(parents=True, exist_ok=True)
+    step.run.log_input(step.inputs["split"]["train"])
     frame = step.client.data.frame(step.inputs["split"]["train"])
     frame.to_parquet(path, index=False) if path.suffix == ".parquet" else frame.to_csv(path, index=False)
 

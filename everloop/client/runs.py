@@ -83,6 +83,10 @@ class Run:
         """Set tags, replacing their values."""
         self._http.post(f"/api/v1/runs/{self.id}/log", json={"tags": {str(k): _text(v) for k, v in tags.items()}})
 
+    def log_input(self, *refs: str) -> list[str]:
+        """Say which asset versions the run read (`dataset:credit@3`), so that `why` and `impact` know; answers the exact references."""
+        return self._http.post(f"/api/v1/runs/{self.id}/inputs", json={"refs": [str(one) for one in refs]})["refs"]
+
     def log_artifact(self, data: bytes | str | os.PathLike[str], name: str | None = None) -> None:
         """Keep a file with the run: a path (then `name` defaults to the file's own), a folder (all files in it), or bytes with a name."""
         if isinstance(data, bytes):

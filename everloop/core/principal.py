@@ -44,6 +44,8 @@ class Principal:
     role: Role
     kind: str = "key"
     site_admin: bool = False
+    run: str = ""
+    """For the token of a pipeline's step: the step's run. What it starts belongs under that run."""
 
     def need(self, role: Role, what: str = "do this") -> Principal:
         """Return self if the role suffices; raise Forbidden naming both roles otherwise."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from everloop.assets import catalog, lineage
+from everloop.assets import catalog, lineage, run_links
 from everloop.core.errors import NotFound
 from everloop.core.refs import KINDS, Ref
 from everloop.store.records import Tx
@@ -46,6 +46,8 @@ def describe(tx: Tx, node: str) -> dict[str, Any]:
             "run": asset["run"],
             "source": asset["manifest"].get("source"),
         }
+    if kind == run_links.INPUT:
+        return {"ref": node, "kind": kind, "title": f"a data set that a client named {rest.rpartition('#')[0]!r}; not a version here"}
     return {"ref": node, "kind": kind, "title": node}
 
 

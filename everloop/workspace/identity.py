@@ -211,7 +211,7 @@ class Identity:
 
         It carries project and role, and never more: a site admin's token is an admin's of one project.
         """
-        body = orjson.dumps([who.name, who.project, who.role.name, who.kind, self.ws.clock.now() + seconds])
+        body = orjson.dumps([who.name, who.project, who.role.name, who.kind, self.ws.clock.now() + seconds, who.run])
         return TOKEN_PREFIX + _b64(body) + "." + _b64(self._sign(body))
 
     def _by_token(self, token: str, now: float) -> Principal:
@@ -222,9 +222,9 @@ class Identity:
         except ValueError:
             right = False
         if right:
-            name, project, role, kind, until = orjson.loads(raw)
+            name, project, role, kind, until, run = [*orjson.loads(raw), ""][:6]
             if until > now:
-                return Principal(name, project, Role.of(role), kind=kind)
+                return Principal(name, project, Role.of(role), kind=kind, run=run)
         raise Unauthorized("The token is wrong or has expired.")
 
     def _sign(self, body: bytes) -> bytes:

@@ -145,7 +145,7 @@ class Pipelines:
             if await self.ws.records.read(who, lambda tx: queue.due(tx, everywhere)):
                 task = await self.ws.records.write(who, lambda tx: queue.lease(tx, owner, everywhere))
                 if task is not None:
-                    acting = Principal(f"pipeline:{task['pipeline']}", task["project"], Role.editor, kind="pipeline")
+                    acting = Principal(f"pipeline:{task['pipeline']}", task["project"], Role.editor, kind="pipeline", run=task["step_run"])
                     return {**task, "token": self.ws.identity.mint(acting, TASK_TOKEN_SECONDS)}
             left = until - time.monotonic()
             if left <= 0 or self.ws.draining:

@@ -252,6 +252,11 @@ class Runs:
 
         await self.ws.records.write(who, work)
 
+    async def read(self, who: Principal, id: str, refs: list[str]) -> list[str]:
+        """Note asset versions that a run read; answers the exact references."""
+        who.need(Role.editor, "log to a run")
+        return await self.ws.records.write(who, lambda tx: run_links.read(tx, id, refs))
+
     async def log_outputs(self, who: Principal, id: str, models: list[tuple[str, int]]) -> None:
         """Note logged models that a run made."""
         who.need(Role.editor, "log to a run")

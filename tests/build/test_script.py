@@ -130,6 +130,12 @@ def test_a_script_with_mlflow_calls_becomes_a_gated_endpoint(server: Client, tmp
     assert adopted["training"]["model"] == "Pipeline" and adopted["engine"] == "onnx"
     run = server.runs.get(server.assets.get("model:churn@1")["run"])
     assert run["params"] == {"n_estimators": "60", "min_samples_leaf": "10"} and run["metrics"]["auc"] > 0.6
+    step = server.runs.get(run["parent"])
+    assert (step["kind"], step["name"], run["pipeline"]) == ("step", "run", "churn")
+    assert run["code"]["asset"] == step["code"]["asset"] and run["code"]["entry"] == "train.py", run["code"]
+    rests = {node["ref"] for node in server.impact("dataset:churn@1")["nodes"]}
+    behind = {node["ref"] for node in server.why("model:churn@1")["nodes"]}
+    assert f"run:{run['id']}" in rests and {"dataset:churn@1", run["code"]["asset"], f"run:{run['id']}"} <= behind
     everloop("predict", "churn", "--in", "data/customers.csv", "--out", "answers.jsonl", folder=tmp_path / "x", url=server.url)
     assert "churn: " in everloop("monitors", "tick", "churn", folder=tmp_path / "x", url=server.url)
     (tmp_path / "x" / "train.py").write_text("raise SystemExit('no data today')\n")

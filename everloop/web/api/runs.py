@@ -91,6 +91,15 @@ async def restore_run(who: Who, ws: Ws, id: str) -> None:
     await ws.runs.restore(who, id)
 
 
+@router.post("/runs/{id}/inputs")
+async def read_by_run(who: Who, ws: Ws, id: str, body: dict[str, Any] = Body()) -> dict[str, Any]:
+    """Note asset versions that a run read, as lineage: {refs: [...]}; answers the exact references."""
+    refs = body.get("refs")
+    if not isinstance(refs, list) or not all(isinstance(one, str) for one in refs):
+        raise BadInput("The body needs refs, a list of references.", 'Send {"refs": ["dataset:credit@3"]}.')
+    return {"refs": await ws.runs.read(who, id, refs)}
+
+
 @router.post("/runs/{id}/log", status_code=204)
 async def log_to_run(who: Who, ws: Ws, id: str, request: Request) -> None:
     """Log to a run, all or nothing: {params?: {}, tags?: {}, metrics?: {key: value} or [{key, value, step?, at?}]}."""
@@ -157,6 +166,7 @@ rights = {
     ),
     "editor": (
         "POST /api/v1/experiments",
+        "POST /api/v1/runs/{id}/inputs",
         "PATCH /api/v1/experiments/{id}",
         "POST /api/v1/runs",
         "PATCH /api/v1/runs/{id}",
