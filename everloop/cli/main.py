@@ -24,7 +24,7 @@ PANELS = {
     "Begin": ("demo", "init", "apply", "up", "down", "health"),
     "Data and pipelines": ("data", "index", "pipelines", "schedule", "runs", "experiments"),
     "Release and serve": ("models", "gates", "alias", "endpoints", "predict", "chat"),
-    "Watch and explain": ("monitors", "traces", "why", "impact"),
+    "Watch and explain": ("monitors", "traces", "why", "impact", "audit"),
     "Run and govern": ("keys", "members", "projects", "admin", "worker"),
 }
 """Groups of commands in `everloop --help`; a command that is in none stands under Commands."""

@@ -16,6 +16,8 @@ from everloop.store.records import Tx
 from everloop.store.schema import audit
 
 GENESIS = "0" * 64
+ACTORS = ("user", "key", "pipeline", "monitor")
+"""How names of principals begin."""
 
 
 def record(tx: Tx, action: str, subject: str, **details: Any) -> None:
@@ -39,11 +41,30 @@ def head(tx: Tx) -> str:
     return str(found) if found else GENESIS
 
 
-def rows(tx: Tx, subject: str | None = None, limit: int = 100, before: int | None = None) -> list[dict[str, Any]]:
-    """Newest first; only those about `subject` if given; `before` is a seq to page on."""
+def rows(
+    tx: Tx,
+    subject: str | None = None,
+    limit: int = 100,
+    before: int | None = None,
+    *,
+    by: str | None = None,
+    action: str | None = None,
+    since: float | None = None,
+) -> list[dict[str, Any]]:
+    """Newest first; `before` is a seq to page on.
+
+    `subject` without a version means all versions (`gate:` subjects too); `by` is a principal or its name alone; `action` one or a family (`gate`).
+    """
     statement = sa.select(audit).where(audit.c.project == tx.project).order_by(audit.c.seq.desc()).limit(limit)
     if subject:
-        statement = statement.where(audit.c.subject == subject)
+        exact = audit.c.subject == subject
+        statement = statement.where(exact if "@" in subject else sa.or_(exact, audit.c.subject.startswith(f"{subject}@", autoescape=True)))
+    if by:
+        statement = statement.where(audit.c.by == by if ":" in by else sa.or_(audit.c.by == by, audit.c.by.in_([f"{kind}:{by}" for kind in ACTORS])))
+    if action:
+        statement = statement.where(sa.or_(audit.c.action == action, audit.c.action.startswith(f"{action}.", autoescape=True)))
+    if since is not None:
+        statement = statement.where(audit.c.at >= since)
     if before:
         statement = statement.where(audit.c.seq < before)
     return tx.rows(statement)

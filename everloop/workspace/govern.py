@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from everloop.assets import catalog, lineage
 from everloop.core.errors import BadInput, NotFound
+from everloop.core.limits import PAGE_ROWS_MAX
 from everloop.core.principal import Principal, Role
 from everloop.core.refs import KINDS
 from everloop.govern import questions
@@ -57,9 +58,12 @@ class Govern:
         """The exact versions that runs read, and those they made: ({run: references}, {run: references})."""
         return await self.ws.records.read(who.need(Role.viewer), lambda tx: lineage.beside(tx, [f"run:{id}" for id in runs]))
 
-    async def audit(self, who: Principal, subject: str | None = None, limit: int = 100, before: int | None = None) -> list[dict[str, Any]]:
-        """Who did what, newest first."""
-        return await self.ws.records.read(who.need(Role.viewer), lambda tx: audit.rows(tx, subject, limit, before))
+    async def audit(
+        self, who: Principal, subject: str | None = None, limit: int = 100, before: int | None = None, **only: Any
+    ) -> list[dict[str, Any]]:
+        """Who did what, newest first; `only` is by, action, since: see `store.audit.rows`."""
+        limit = max(1, min(limit, PAGE_ROWS_MAX))
+        return await self.ws.records.read(who.need(Role.viewer), lambda tx: audit.rows(tx, subject, limit, before, **only))
 
     async def verify(self, who: Principal) -> dict[str, Any]:
         """Whether the project's audit chain is whole."""

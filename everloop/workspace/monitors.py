@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 DAY = 86_400.0
 LOOK_SECONDS = 30.0
 """How often the server looks for monitors that are due."""
+WAIT_SECONDS = 60.0
+"""When a monitor that found nothing live looks again."""
 _log = logging.getLogger("everloop.monitors")
 
 
@@ -88,6 +90,8 @@ class Monitors:
         async with self._ticking.setdefault((who.project, name), asyncio.Lock()):
             until = at if at is not None else self.ws.clock.now()
             look = await self._look(who, monitor, until)
+            if look is None:
+                return await self._wait(who, monitor)
             alert = await self._act(who, monitor, look, until) if look.verdict == "fail" else None
             saved = [s.to_json() for s in look.scores]
             state = {
@@ -110,14 +114,25 @@ class Monitors:
                 "run": alert["run"] if alert else None,
             }
 
-    async def _look(self, who: Principal, monitor: dict[str, Any], until: float) -> Look:
+    async def _wait(self, who: Principal, monitor: dict[str, Any]) -> dict[str, Any]:
+        """Nothing is live yet: that is no look. The next one comes soon, so that the monitor never says so when something has come live."""
+        before = {key: value for key, value in (monitor["state"] or {}).items() if key not in ("scores", "error")}
+        why = f"Nothing is live behind {monitor['endpoint']}, so there is nothing to look at."
+        if not before.get("verdict"):
+            before["why"] = f"It has not looked yet: nothing was live behind {monitor['endpoint']}. It looks within a minute of a promotion."
+        soon = self.ws.clock.now() + WAIT_SECONDS
+        await self.ws.records.write(who, lambda tx: _keep(tx, monitor, before, soon))
+        answer = {"monitor": monitor["name"], "verdict": "inconclusive", "why": why, "act": False, "scores": [], "window": {}}
+        return {**answer, "alert": None, "run": None}
+
+    async def _look(self, who: Principal, monitor: dict[str, Any], until: float) -> Look | None:
         from everloop.loop import watch
 
         spec = monitor["spec"]
         endpoint = await self.ws.endpoints.get(who, monitor["endpoint"])
         live = next((part for part in endpoint["live"] if part["ref"]), None)
         if live is None:
-            return watch.Look([], "inconclusive", False, f"Nothing is live behind {monitor['endpoint']}.")
+            return None
         since = until - spec["window_days"] * DAY
         looked = {watch.over(await asyncio.to_thread(watch.make_check, item)) for item in watch.checks_of(spec, endpoint["kind"])}
         calls, earlier = await self._calls(who, monitor, since, until, "texts" in looked) if looked != {"rows"} else ({}, [])

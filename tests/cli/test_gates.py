@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -80,7 +81,10 @@ def test_monitors_are_declared_and_look(credit: Client, run: Run) -> None:  # no
     assert code == 0 and "credit watches credit for decay, drift, every 6h over 3 days" in out
     code, out, _ = run("monitors", "tick", "credit")
     assert code == 0 and "Nothing is live behind credit" in out
-    assert "inconclusive" in run("monitors", "list")[1]
+    told = run("monitors", "list")[1]
+    assert "no look yet" in told and "It has not looked yet: nothing was live behind credit" in told and "inconclusive" not in told
+    credit.assets.move_alias("release:credit@1", "champion")
+    assert credit.monitors.list()[0]["next_at"] - time.time() <= 60  # it looks soon after a promotion, not after six hours
     shown = json.loads(run("monitors", "show", "credit", "--json")[1])
     assert shown["spec"]["every"] == "6h" and shown["alerts"] == []
     assert "every 6h over 3 days" in run("monitors", "show", "credit")[1]

@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from everloop.core.clock import from_iso
 from everloop.web.deps import Who, Ws
 
 router = APIRouter(prefix="/api/v1", tags=["govern"])
@@ -24,9 +25,18 @@ async def impact(who: Who, ws: Ws, ref: str) -> dict[str, Any]:
 
 
 @router.get("/audit")
-async def audit(who: Who, ws: Ws, subject: str | None = None, limit: int = 100, before: int | None = None) -> dict[str, Any]:
-    """Who did what, newest first."""
-    items = await ws.govern.audit(who, subject, limit, before)
+async def audit(
+    who: Who,
+    ws: Ws,
+    subject: str | None = None,
+    by: str | None = None,
+    action: str | None = None,
+    since: str | None = None,
+    limit: int = 100,
+    before: int | None = None,
+) -> dict[str, Any]:
+    """Who did what, newest first. `subject` without a version means all; `by` user:ann or ann; `action` gate.declare or gate; `since` a time."""
+    items = await ws.govern.audit(who, subject, limit, before, by=by, action=action, since=from_iso(since) if since else None)
     return {"items": items, "next": items[-1]["seq"] if len(items) == limit else None}
 
 
