@@ -148,6 +148,10 @@ class Assets:
         who.need(Role.admin if permanent else Role.editor, "delete a version for good" if permanent else "delete a version")
         return await self.ws.records.write(who, lambda tx: (removal.purge if permanent else removal.delete)(tx, ref))
 
+    async def needed_by(self, who: Principal, ref: str | Ref) -> list[str]:
+        """What keeps a version from being deleted, in words; empty where nothing does."""
+        return await self.ws.records.read(who.need(Role.viewer), lambda tx: removal.needed_by(tx, ref))
+
     async def restore(self, who: Principal, ref: str | Ref) -> dict[str, Any]:
         """Bring a deleted version back."""
         who.need(Role.editor, "restore a version")

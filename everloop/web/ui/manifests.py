@@ -18,6 +18,7 @@ from everloop.web.ui.spans import messages
 PREVIEW_ROWS = 20
 DOCUMENTS_SHOWN = 200
 CASES_SHOWN = 100
+FILES_SHOWN = 200
 INDEX_ROWS = 20
 CARD_BYTES = 400_000
 """Largest model card, and largest file of cases, that a page reads."""
@@ -59,15 +60,30 @@ async def _dataset(page: View, asset: dict[str, Any], manifest: dict[str, Any]) 
         name = str(column.get("name", ""))
         one = mapping(stats.get(name))
         histogram = mapping(one.get("histogram"))
-        top = [pair for pair in one.get("top") or [] if isinstance(pair, list) and len(pair) == 2][:5]
+        top = [pair for pair in one.get("top") or [] if isinstance(pair, list) and len(pair) == 2][:20]
         protected = roles.get("protected") if isinstance(roles.get("protected"), list) else []
         roled = [role for role in ("target", "time", "id") if roles.get(role) == name] + (["protected"] if name in protected else [])
         counts = histogram.get("counts") or [c for _, c in top]
         columns.append({**column, "stats": one, "counts": counts, "top": top, "roles": roled, "histogram": bool(histogram)})
     held = [f for f in dicts(manifest.get("files")) if f.get("path") == "data.parquet" and isinstance(f.get("digest"), str)]
     whole = manifest.get("format") == "table" and isinstance(manifest.get("rows"), int) and bool(held)
-    preview = await _or_none(lambda: page.ws.data.preview(page.who, asset["ref"], PREVIEW_ROWS)) if whole else None
-    return {"columns": columns, "preview": preview, "notes": [str(n) for n in manifest.get("notes") or [] if isinstance(n, str)][:20]}
+    told = page.query.get("rows", "")
+    offset = int(told) if told.isdigit() and len(told) < 16 else 0
+    preview = await _or_none(lambda: page.ws.data.preview(page.who, asset["ref"], PREVIEW_ROWS, offset)) if whole else None
+    rules = mapping(mapping(manifest.get("contract")).get("columns"))
+    contract = [{"column": str(column), "rules": rule} for column, rule in rules.items() if isinstance(rule, dict)]
+    splits = mapping(mapping(manifest.get("splits")).get("names"))
+    more = {"offset": offset, "size": PREVIEW_ROWS, "contract": contract, "splits": splits, **(await _folder(page, asset, manifest))}
+    return {**more, "columns": columns, "preview": preview, "notes": [str(n) for n in manifest.get("notes") or [] if isinstance(n, str)][:20]}
+
+
+async def _folder(page: View, asset: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
+    """Files of a folder's version a page at a time, below what was typed."""
+    if manifest.get("format") != "files":
+        return {}
+    under, after = page.query.get("under", "").strip(), page.query.get("after", "")
+    listed = await _or_none(lambda: page.ws.data.files(page.who, asset["ref"], under, FILES_SHOWN, after))
+    return {"folder": listed, "under": under, "after": after} if listed else {}
 
 
 async def _model(page: View, asset: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
