@@ -21,7 +21,21 @@ HTML = {"accept": "text/html"}
 HOSTILE_NAME = "<b onclick=zq()>zq & \"zq'"
 HOSTILE_TEXT = "<img src=x onerror=zq()><script>zq()"
 LINK = re.compile(r'(?:href|src|hx-get)="([^"]*)"')
-PAGES = ("", "/endpoints", "/traces", "/monitors", "/assets", "/runs", "/pipelines", "/gates", "/lineage", "/audit", "/settings", "/search")
+PAGES = (
+    "",
+    "/endpoints",
+    "/traces",
+    "/monitors",
+    "/assets",
+    "/queues",
+    "/runs",
+    "/pipelines",
+    "/gates",
+    "/lineage",
+    "/audit",
+    "/settings",
+    "/search",
+)
 
 
 @pytest.fixture

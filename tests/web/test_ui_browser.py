@@ -109,6 +109,27 @@ def test_a_decision_is_approved_by_the_keyboard(page: Any, site: tuple[str, walk
     assert (told["approval"], told["approval_why"]) == ("approved", "It holds on every requirement.")
 
 
+def test_rows_are_labelled_by_the_keyboard(page: Any) -> None:
+    page.goto(f"/ui/queues/{walk.NAME}")
+    for key in ("2", "4", "c"):
+        page.keyboard.press(key)
+    page.keyboard.type("s is typed, not skipped")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_url("**done=saved**")
+    page.keyboard.press("b")
+    page.wait_for_url("**item=**")
+    assert page.input_value("#comment") == "s is typed, not skipped" and page.is_checked("input[value=yes]")
+    page.keyboard.press("1")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**done=saved**")
+    page.keyboard.press("s")
+    page.wait_for_url("**done=skipped**")
+    people = {p["annotator"]: p for p in page.request.get(f"/api/v1/queues/{walk.NAME}").json()["people"]}
+    assert (people["local"]["labels"], people["local"]["skipped"]) == (1, 1)
+    labels = [i["labels"][0]["answers"] for i in page.request.get(f"/api/v1/queues/{walk.NAME}/items").json()["items"] if i["labels"]]
+    assert {"risky": "no", "points": 4} in labels
+
+
 @pytest.mark.skipif(not url("vendor/uplot.min.js"), reason="the front-end packages are not built in: pip install -e .")
 def test_the_theme_is_kept_and_charts_are_drawn(page: Any) -> None:
     page.goto(f"/ui/endpoints/{walk.NAME}")

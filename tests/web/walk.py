@@ -97,6 +97,9 @@ def seed(client: TestClient, project: str) -> Seeded:
     answer = send("POST", f"/api/v1/endpoints/{NAME}/predict", {"rows": [{"a": 1, "b": 0, "note": SECRET}], "user": SECRET, "session": SECRET})
     trace = answer["trace_id"]
     send("POST", "/api/v1/scores", {"subject": trace, "name": "thumbs", "value": 1, "why": SECRET})
+    rubric = [{"name": "risky", "classes": ["no", "yes"]}, {"name": "points", "type": "score"}, {"name": "why", "type": "text"}]
+    send("PUT", f"/api/v1/queues/{NAME}", {"source": f"dataset:{NAME}", "rubric": rubric, "instructions": SECRET, "limit": 5})
+    send("POST", f"/api/v1/queues/{NAME}/labels", {"item": "3", "answers": {"risky": "no", "points": 2, "why": SECRET}, "comment": SECRET})
     step = {"name": "one", "call": "everloop.build.credit:week", "params": {"p": SECRET}}
     send("PUT", f"/api/v1/pipelines/{NAME}", {"steps": [step]})
     send("PUT", f"/api/v1/schedules/{NAME}", {"pipeline": NAME, "cron": "@weekly", "params": {"p": SECRET}})

@@ -35,7 +35,7 @@ NAV = (
             ("Monitors", "/ui/monitors"),
         ),
     ),
-    ("Build", (("Assets", "/ui/assets"), ("Runs", "/ui/runs"), ("Pipelines", "/ui/pipelines"))),
+    ("Build", (("Assets", "/ui/assets"), ("Labels", "/ui/queues"), ("Runs", "/ui/runs"), ("Pipelines", "/ui/pipelines"))),
     ("Govern", (("Gates", "/ui/gates"), ("Lineage", "/ui/lineage"), ("Audit", "/ui/audit"))),
 )
 """The navigation: group, then label and path."""
