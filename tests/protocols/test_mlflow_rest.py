@@ -211,3 +211,77 @@ def test_searches_as_mlflow_means_them(mlflow: Mlflow) -> None:
     assert found("", "user_id", "start_time DESC") == [2, 0, 3, 1]
     status, answer = mlflow.ask("POST", "runs/search", {"experiment_ids": ["abc"]})
     assert (status, answer["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
+
+
+PROXY = "/api/2.0/mlflow-artifacts/artifacts"
+
+
+def put(mlflow: Mlflow, where: str, data: bytes, **headers: str) -> Any:
+    return mlflow.http.put(f"{PROXY}/{where}", content=data, headers=headers)
+
+
+def test_no_path_leaves_its_folder_in_any_spelling(mlflow: Mlflow, run: str) -> None:
+    invalid = {"error_code": "INVALID_PARAMETER_VALUE", "message": "Invalid path"}
+    for path in (
+        "../x",
+        "/etc/passwd",
+        "a/../../x",
+        "%2e%2e/x",
+        "a%252f..%252f..%252fx",
+        "..%5cx",
+        "a\\..\\x",
+        "file:///etc/passwd",
+        "a//b",
+        "x%00y",
+    ):
+        for where in ("/api/2.0/mlflow/artifacts/list", "/get-artifact"):
+            answer = mlflow.http.get(where, params={"run_id": run, "path": path})
+            assert (answer.status_code, answer.json()) == (400, invalid), (where, path)
+        assert mlflow.http.get(PROXY, params={"path": path}).status_code == 400, path
+        assert mlflow.http.get("/model-versions/get-artifact", params={"name": "m", "version": 1, "path": path}).json() == invalid
+    for path in ("..%252f..%252fx", "%252e%252e/x", "a/..%2f..%2fx", "b%5c..%5cx"):
+        assert put(mlflow, f"0/{run}/artifacts/{path}", b"bad").status_code in (400, 404), path
+    assert mlflow.ok("GET", "artifacts/list", run_id=run)["files"] == []
+
+
+def test_an_upload_that_is_not_what_it_promised_is_not_kept(mlflow: Mlflow, run: str) -> None:
+    right = {"content-md5": "XUFAKrxLKna5cZ2REBfFkg==", "content-digest": "sha-256=:LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=:"}
+    for name, wrong in (("content-md5", "AAAAKrxLKna5cZ2REBfFkg=="), ("content-digest", "sha-256=:AAAAul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=:")):
+        answer = put(mlflow, f"0/{run}/artifacts/hello.txt", b"hello", **{name: wrong})
+        assert (answer.status_code, answer.json()["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
+        assert "was promised" in answer.json()["message"]
+    assert mlflow.ok("GET", "artifacts/list", run_id=run)["files"] == []
+    assert put(mlflow, f"0/{run}/artifacts/größe/hello.txt", b"hello", **right).status_code == 200
+    got = mlflow.http.get("/get-artifact", params={"run_uuid": run, "path": "größe/hello.txt"})
+    assert (got.content, got.headers["content-disposition"]) == (b"hello", 'attachment; filename="hello.txt"')
+    missing = mlflow.http.get(f"{PROXY}/0/{run}/artifacts/none")
+    assert (missing.status_code, missing.json()["error_code"]) == (404, "RESOURCE_DOES_NOT_EXIST")
+    assert mlflow.http.delete(f"{PROXY}/0/{run}/artifacts/größe").status_code == 200
+    assert mlflow.ok("GET", "artifacts/list", run_id=run)["files"] == []
+
+
+def test_files_of_an_experiment_with_its_own_place_are_its_runs(mlflow: Mlflow) -> None:
+    made = {"name": "placed", "artifact_location": "mlflow-artifacts:/teams/risk"}
+    run = mlflow.run(mlflow.ok("POST", "experiments/create", made)["experiment_id"])
+    uri = mlflow.shown(run)["info"]["artifact_uri"]
+    assert uri == f"mlflow-artifacts:/teams/risk/{run}/artifacts"
+    assert put(mlflow, uri.removeprefix("mlflow-artifacts:/") + "/a.bin", bytes(3_000_000)).status_code == 200
+    listed = mlflow.ok("GET", "artifacts/list", run_id=run)
+    assert listed == {"root_uri": uri, "files": [{"path": "a.bin", "is_dir": False, "file_size": 3_000_000}]}
+    assert mlflow.http.get(f"/get-artifact?run_id={run}&path=a.bin").content == bytes(3_000_000)
+
+
+def test_small_uploads_prompt_runs_and_what_is_not_supported(mlflow: Mlflow, run: str) -> None:
+    where = "/ajax-api/2.0/mlflow/upload-artifact"
+    for params, words in (({}, "run_uuid"), ({"run_uuid": run}, "path"), ({"run_uuid": run, "path": "t.txt"}, "data")):
+        assert mlflow.http.post(where, params=params).json()["message"].startswith(f"Request must specify {words}.")
+    assert mlflow.http.post(where, params={"run_uuid": run, "path": "t.txt"}, content=b"hello").status_code == 200
+    assert mlflow.http.get("/get-artifact", params={"run_uuid": run, "path": "t.txt"}).text == "hello"
+    status, answer = mlflow.ask("POST", f"/api/2.0/mlflow-artifacts/mpu/create/0/{run}/artifacts/big", {"path": "big", "num_parts": 2})
+    assert (status, answer["error_code"]) == (501, "NOT_IMPLEMENTED")
+    lab = "/ajax-api/2.0/mlflow/runs/create-promptlab-run"
+    assert mlflow.ask("POST", lab, {"experiment_id": "0"})[1]["message"] == "CreatePromptlabRun request must specify prompt_template."
+    body = {"experiment_id": "0", "prompt_template": "Hi {{ a }}", "prompt_parameters": [{"key": "a", "value": "b"}], "model_route": "r"}
+    made = mlflow.ok("POST", lab, {**body, "model_input": "Hi b", "model_output": "Hello", "mlflow_version": "3.17.2", "start_time": 456})["run"]
+    assert (made["info"]["status"], made["info"]["start_time"]) == ("FINISHED", 456)
+    assert {"key": "model_route", "value": "r"} in made["data"]["params"]

@@ -232,7 +232,7 @@ def own_shape(path: str, answer: Any) -> bool:
     if path.startswith("/v1/traces"):
         return answer.headers["content-type"] in ("application/x-protobuf", "application/json")
     body = answer.json()
-    if "/mlflow" in path or path == "/invocations":
+    if "/mlflow" in path or path in ("/invocations", "/get-artifact", "/model-versions/get-artifact"):
         return set(body) == {"error_code", "message"}
     if path.startswith("/v2"):
         return set(body) == {"error"} and isinstance(body["error"], str)

@@ -12,9 +12,22 @@ from typing import Any
 import orjson
 
 from everloop.core.errors import EverloopError
-from everloop.protocols.mlflow import artifacts, evaluation, experiments, histories, hot, inputs, models, registry, traces, tracking, wire
+from everloop.protocols.mlflow import (
+    artifacts,
+    evaluation,
+    experiments,
+    histories,
+    hot,
+    inputs,
+    models,
+    pages,
+    registry,
+    traces,
+    tracking,
+    wire,
+)
 
-MODULES = (experiments, tracking, histories, inputs, models, registry, artifacts, traces, evaluation)
+MODULES = (experiments, tracking, histories, inputs, models, registry, artifacts, pages, traces, evaluation)
 TABLE = [route for module in MODULES for route in module.ROUTES]
 PREFIXES = [f"{prefix}/{number}" for prefix in ("/api", "/ajax-api") for number in ("2.0", "3.0")]
 SEARCHES = ("search", "search-datasets", "get-latest-versions", "calculate-filter-correlation", "metrics")
@@ -27,9 +40,13 @@ def _rights() -> dict[str, list[str]]:
     files = "mlflow-artifacts/artifacts"
     viewer = [f"{method} {at}/mlflow/{path}" for at in PREFIXES for method, path in sorted(reads)]
     viewer += [f"GET {at}/{files}{rest}" for at in PREFIXES for rest in ("", "/{path:path}")]
+    viewer += [f"GET {at}/mlflow-artifacts/presigned/{{path:path}}" for at in PREFIXES]
+    viewer += ["GET /get-artifact", "GET /model-versions/get-artifact"]
     call = [f"{method} {at}/mlflow/{path}" for at in PREFIXES for method, path in traces.CALLS]
     editor = [f"{method} {at}/mlflow/{path}" for at in PREFIXES for method, path, _ in TABLE if (method, path) not in reads | set(traces.CALLS)]
     editor += [f"{method} {at}/{files}/{{path:path}}" for at in PREFIXES for method in ("PUT", "DELETE")]
+    editor += [f"POST {at}/mlflow-artifacts/mpu/{{path:path}}" for at in PREFIXES]
+    editor += [f"POST {at}/mlflow/upload-artifact" for at in PREFIXES]
     return {"any": [f"GET {at}/mlflow/server-info" for at in PREFIXES if at.endswith("3.0")], "viewer": viewer, "call": call, "editor": editor}
 
 
@@ -39,7 +56,7 @@ def _shape(error: EverloopError) -> dict[str, Any]:
 
 
 rights = _rights()
-error_shapes = dict.fromkeys([f"{at}/mlflow" for at in PREFIXES], _shape)
+error_shapes = dict.fromkeys([*(f"{at}/mlflow" for at in PREFIXES), "/get-artifact", "/model-versions/"], _shape)
 
 
 def mount(app: Any, ws: Any) -> None:
@@ -56,11 +73,25 @@ def mount(app: Any, ws: Any) -> None:
     async def info(request: Any) -> Any:
         return wire.reply(SERVER_INFO)
 
+    async def run_file(request: Any) -> Any:
+        return await pages.run_file(request, ws)
+
+    async def version_file(request: Any) -> Any:
+        return await pages.version_file(request, ws)
+
+    async def upload(request: Any) -> Any:
+        return await pages.upload(request, ws)
+
+    app.add_route("/get-artifact", run_file, methods=["GET"])
+    app.add_route("/model-versions/get-artifact", version_file, methods=["GET"])
     for prefix in ("/api", "/ajax-api"):
         app.add_route(f"{prefix}/3.0/mlflow/server-info", info, methods=["GET"])
         for number in ("2.0", "3.0"):
             app.add_route(f"{prefix}/{number}/mlflow-artifacts/artifacts", files, methods=["GET"])
             app.add_route(f"{prefix}/{number}/mlflow-artifacts/artifacts/{{path:path}}", files, methods=["GET", "PUT", "DELETE"])
+            app.add_route(f"{prefix}/{number}/mlflow-artifacts/mpu/{{path:path}}", artifacts.unsupported, methods=["POST"])
+            app.add_route(f"{prefix}/{number}/mlflow-artifacts/presigned/{{path:path}}", artifacts.unsupported, methods=["GET"])
+            app.add_route(f"{prefix}/{number}/mlflow/upload-artifact", upload, methods=["POST"])
             app.add_route(f"{prefix}/{number}/mlflow/{{path:path}}", api, methods=methods)
 
 

@@ -9,35 +9,61 @@ anything else                               kept under the whole path, in the pr
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import hashlib
 import mimetypes
-from typing import Any
+import re
+import urllib.parse
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
 
-from starlette.requests import Request
-from starlette.responses import Response
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
 
 from everloop.assets.runs import check_path
 from everloop.core.errors import BadInput, EverloopError, NotFound, TooLarge
-from everloop.core.limits import BODY_BYTES
+from everloop.core.limits import BODY_BYTES, OBJECT_CHUNK_ABOVE, UPLOAD_BYTES
 from everloop.protocols.mlflow import trace_files
-from everloop.protocols.mlflow.wire import Call, Missing, failure, reply
+from everloop.protocols.mlflow.tracking import artifact_uri
+from everloop.protocols.mlflow.wire import Call, failure, reply
 
 OTHER = "mlflow-artifacts"
 """The folder of files that belong to no run and no model."""
+_RUN = re.compile(r"[0-9a-f]{32}")
+
+
+def safe(path: str) -> str:
+    """The path without slashes at its end; BadInput for one that leaves its folder, however it is written: `..`, absolute, a drive, encoded once or more."""
+    plain = path
+    for _ in range(10):
+        decoded = urllib.parse.unquote(plain)
+        if decoded == plain:
+            break
+        plain = decoded
+    try:
+        for one in {path, plain}:
+            check_path(one.rstrip("/"))
+    except BadInput:
+        raise BadInput("Invalid path") from None
+    return path.rstrip("/")
 
 
 def place(path: str) -> tuple[str, str, str]:
     """(sort, owner, rest) of a path: sort is run, model, asset or other; `rest` may be empty (the folder itself). BadInput for `..`."""
-    path = path.strip("/")
-    if path:
-        check_path(path)
-    parts = path.split("/")
+    if path.strip("/"):
+        path = safe(path)
+    parts = path.strip("/").split("/")
     if parts[0] == "everloop" and len(parts) >= 4:
         return "asset", f"{parts[1]}:{parts[2]}@{parts[3]}", "/".join(parts[4:])
-    if len(parts) >= 4 and parts[1] == "models" and parts[3] == "artifacts":
-        return "model", parts[2], "/".join(parts[4:])
-    if len(parts) >= 3 and parts[2] == "artifacts" and parts[1] != "models":
-        return "run", parts[1], "/".join(parts[3:])
-    return "other", OTHER, path
+    for i in range(2, len(parts)):  # an experiment with a location of its own may lie deeper
+        if parts[i] == "artifacts":
+            if parts[i - 2] == "models" and i >= 3:
+                return "model", parts[i - 1], "/".join(parts[i + 1 :])
+            if _RUN.fullmatch(parts[i - 1]):
+                return "run", parts[i - 1], "/".join(parts[i + 1 :])
+    return "other", OTHER, path.strip("/")
 
 
 async def answer(request: Request, ws: Any) -> Response:
@@ -46,10 +72,7 @@ async def answer(request: Request, ws: Any) -> Response:
         who = request.scope["everloop.who"]
         path = request.path_params.get("path")
         if not path:
-            if request.method != "GET":
-                raise Missing("A path is missing.", "Name the file: /mlflow-artifacts/artifacts/EXPERIMENT/RUN/artifacts/FILE")
-            under = request.query_params.get("path", "")
-            sort, owner, rest = place(under)
+            sort, owner, rest = place(request.query_params.get("path", ""))
             return reply({"files": children(await files_of(ws, who, sort, owner, rest), rest)})
         spans = trace_files.PATH.fullmatch(path)
         if spans and request.method in ("GET", "PUT"):
@@ -58,16 +81,14 @@ async def answer(request: Request, ws: Any) -> Response:
         if not rest:
             raise BadInput(f"Invalid path: {path!r} names no file.")
         if request.method == "GET":
-            return await _download(ws, who, sort, owner, rest)
+            return await send_file(ws, who, await files_of(ws, who, sort, owner, rest.rpartition("/")[0]), rest, path)
         if request.method == "PUT":
             await _upload(request, ws, who, sort, owner, rest)
-            return reply({})
-        if request.method == "DELETE":
-            if sort == "asset":
-                raise BadInput("Files of a registered version cannot be deleted.")
+        elif sort == "asset":
+            raise BadInput("Files of a registered version cannot be deleted.")
+        else:
             await ws.runs.delete_artifacts(who, owner, rest)
-            return reply({})
-        raise Missing(f"{request.method} is not spoken here.")
+        return reply({})
     except EverloopError as error:
         return failure(error)
 
@@ -81,6 +102,12 @@ async def _trace_file(request: Request, ws: Any, who: Any, id: str) -> Response:
         raise TooLarge(f"The file is {len(body)} bytes; a trace's spans may be {BODY_BYTES}.", "Send them as OpenTelemetry, in parts.")
     await trace_files.taken(ws, who, id, body)
     return reply({})
+
+
+async def unsupported(request: Request) -> Response:
+    """Uploads in parts and presigned addresses: MLflow's client then sends and reads the file whole, as it does with a server on a local disk."""
+    what = "download" if request.method == "GET" else "upload"
+    return reply({"error_code": "NOT_IMPLEMENTED", "message": f"Multipart {what} is not supported for the current artifact repository"}, 501)
 
 
 async def files_of(ws: Any, who: Any, sort: str, owner: str, under: str = "") -> list[dict[str, Any]]:
@@ -106,25 +133,39 @@ def children(files: list[dict[str, Any]], under: str) -> list[dict[str, Any]]:
 
 async def list_artifacts(call: Call) -> Any:
     """GET artifacts/list: files of a run, with paths from the run's root."""
-    run = await call.ws.runs.get(call.who, call.need("run_id", "run_uuid"))
-    under = str(call.get("path", "")).strip("/")
-    if under:
-        check_path(under)
+    run = await call.ws.runs.get(call.who, call.run_id)
+    under = str(call.get("path", ""))
+    under = safe(under) if under else ""
     found = children(await call.ws.runs.artifacts(call.who, run["id"], under), under)
-    root = f"mlflow-artifacts:/{run['experiment_id']}/{run['id']}/artifacts"
-    return {"root_uri": root, "files": [{**one, "path": f"{under}/{one['path']}" if under else one["path"]} for one in found]}
+    return {"root_uri": artifact_uri(run), "files": [{**one, "path": f"{under}/{one['path']}" if under else one["path"]} for one in found]}
 
 
-async def _download(ws: Any, who: Any, sort: str, owner: str, rest: str) -> Response:
-    folder = rest.rpartition("/")[0]
-    for one in await files_of(ws, who, sort, owner, folder):
-        if one["path"] == rest:
-            data = await ws.assets.get_object(who, one["digest"])
-            kind = mimetypes.guess_type(rest)[0] or "application/octet-stream"
-            name = rest.rpartition("/")[2].encode("ascii", "replace").decode().replace('"', "_")
-            headers = {"content-disposition": f'attachment; filename="{name}"', "x-content-type-options": "nosniff"}
-            return Response(data, media_type=kind, headers=headers)
-    raise NotFound(f"There is no artifact {rest!r} of {owner}.", "List them with mlflow.artifacts.list_artifacts().")
+async def send_file(ws: Any, who: Any, files: list[dict[str, Any]], path: str, asked: str) -> Response:
+    """The file of these called `path`, piece by piece; NotFound names what was `asked`."""
+    found = next((one for one in files if one["path"] == path), None)
+    if found is None:
+        raise NotFound(f"No such artifact: '{asked}'", "List them with mlflow.artifacts.list_artifacts().")
+    reader, size = await ws.assets.open_object(who, found["digest"])
+    name = path.rpartition("/")[2]
+    plain = name.encode("ascii", "replace").decode().replace('"', "_")
+    disposition = f'attachment; filename="{plain}"' + ("" if plain == name else f"; filename*=UTF-8''{urllib.parse.quote(name, safe='')}")
+    headers = {"content-disposition": disposition, "x-content-type-options": "nosniff", "content-length": str(size)}
+    kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
+    if size <= OBJECT_CHUNK_ABOVE:
+        return Response(await asyncio.to_thread(_whole, reader), headers=headers, media_type=kind)
+    return StreamingResponse(_pieces(reader), headers=headers, media_type=kind)
+
+
+async def keep(request: Request, ws: Any, put: Callable[[Path], Awaitable[Any]], limit: int = UPLOAD_BYTES) -> int:
+    """Receive a body and hand the file to `put`; its size. BadInput, and nothing kept, where it is not what its headers say or breaks off."""
+    try:
+        async with ws.received(request.stream(), limit) as file:
+            await asyncio.to_thread(_verify, file, request.headers)
+            size = file.stat().st_size
+            await put(file)
+            return size
+    except ClientDisconnect:
+        raise BadInput("The upload broke off; nothing was kept.", "Send it again.") from None
 
 
 async def _upload(request: Request, ws: Any, who: Any, sort: str, owner: str, rest: str) -> None:
@@ -133,8 +174,33 @@ async def _upload(request: Request, ws: Any, who: Any, sort: str, owner: str, re
     if sort == "model":
         await ws.runs.model(who, owner)
     put = ws.runs.put_artifact if sort == "run" else ws.runs.put_in_folder
-    async with ws.received(request.stream()) as file:
-        await put(who, owner, rest, file)
+    await keep(request, ws, lambda file: put(who, owner, rest, file))
+
+
+def _verify(file: Path, headers: Mapping[str, str]) -> None:
+    """BadInput where the bytes are not those that Content-Length, Content-MD5 or Content-Digest (sha-256) promise."""
+    size, told = file.stat().st_size, headers.get("content-length", "")
+    if told.isdigit() and int(told) != size:
+        raise BadInput(f"The upload has {size} bytes; {told} were promised.", "Nothing was kept; send it again.")
+    promised = [("md5", headers.get("content-md5"))]
+    promised += [("sha256", match.group(1)) for match in re.finditer(r"sha-256=:([A-Za-z0-9+/=]+):", headers.get("content-digest", ""))]
+    for kind, wanted in promised:
+        if wanted:
+            with file.open("rb") as data:
+                found = base64.b64encode(hashlib.file_digest(data, kind).digest()).decode()
+            if found != wanted.strip():
+                raise BadInput(f"The upload's {kind} is {found}; {wanted} was promised.", "Nothing was kept; send it again.")
+
+
+def _whole(reader: BinaryIO) -> bytes:
+    with reader:
+        return reader.read()
+
+
+def _pieces(reader: BinaryIO) -> Iterator[bytes]:
+    with reader:
+        while piece := reader.read(OBJECT_CHUNK_ABOVE):
+            yield piece
 
 
 ROUTES = [("GET", "artifacts/list", list_artifacts)]
