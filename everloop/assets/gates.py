@@ -11,7 +11,7 @@ from everloop.core.errors import BadInput, Conflict, Forbidden, NotFound
 from everloop.core.limits import PAGE_ROWS
 from everloop.core.principal import Role
 from everloop.core.refs import KINDS, Ref, check_alias, check_name
-from everloop.store import audit
+from everloop.store import audit, identity
 from everloop.store.records import Tx
 from everloop.store.schema import assets, decisions, gates, runs
 
@@ -161,21 +161,28 @@ def _starter(tx: Tx, found: dict[str, Any]) -> str | None:
     return None if row is None else str(row["created_by"])
 
 
+def _need_other(tx: Tx, doer: str | None, did: str) -> None:
+    """Forbidden where whoever acts is, or shares a person with, `doer`, who did what is to be approved."""
+    if doer is None or not identity.persons(tx, tx.who.name) & identity.persons(tx, doer):
+        return
+    shared = "" if doer == tx.who.name else f"; the same person is behind {tx.who.name}"
+    raise Forbidden(f"{doer} {did}{shared}; somebody else must approve it.", "Ask another approver of the project.")
+
+
 def settle(tx: Tx, id: str, approve: bool, why: str) -> dict[str, Any]:
-    """A person approves or rejects a decision that waits. Who asked for it, or started the pipeline that did, cannot, unless it was the local user."""
+    """A person approves or rejects a decision that waits. Who asked for it, or started the pipeline that did, cannot, unless it was the local user.
+
+    Four eyes are of persons: a key counts as the person who made it, so neither approves what the other asked for.
+    """
     found = decision(tx, id)
     if found["approval"] != "pending":
         raise Conflict(f"Decision {id} does not wait for approval: it is {found['approval']}.")
     if tx.who.kind == "pipeline":
         raise Forbidden(f"{tx.who.name} is a pipeline; an approval is a person's.")
     if tx.who.kind not in ("local", "system"):
-        if found["by"] == tx.who.name:
-            raise Forbidden(f"{tx.who.name} asked for decision {id}; somebody else must approve it.", "Ask another approver of the project.")
-        if found["by"].startswith("pipeline:") and _starter(tx, found) == tx.who.name:
-            raise Forbidden(
-                f"{tx.who.name} started the pipeline that asked for decision {id}; somebody else must approve it.",
-                "Ask another approver of the project.",
-            )
+        _need_other(tx, found["by"], f"asked for decision {id}")
+        if found["by"].startswith("pipeline:"):
+            _need_other(tx, _starter(tx, found), f"started the pipeline that asked for decision {id}")
     if tx.now > found["expires_at"]:
         raise Conflict(f"Decision {id} has expired.", "Evaluate the version again.")
     state = "approved" if approve else "rejected"

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from everloop.cli import screen
-from everloop.core.errors import BadInput
+from everloop.core.errors import BadInput, Forbidden
 
 FILE = "project.py"
 """The file that is looked for in a folder."""
@@ -43,10 +43,10 @@ def apply(
     for project in projects:
         try:
             done.append(client.declare.apply(project, dry_run=dry_run))
-        except BadInput as error:
+        except (BadInput, Forbidden) as error:
             if not error.details.get("problems"):
                 raise
-            raise BadInput(_listed(file, error.details["problems"]), "Nothing was registered.") from None
+            raise type(error)(_listed(file, error.details["problems"]), "Nothing was registered.") from None
     if as_json:
         return screen.say_json({"server": client.url, "projects": done})
     me = client.me()

@@ -77,6 +77,19 @@ def find_key(tx: Tx, key_digest: str) -> dict[str, Any] | None:
     return tx.row(sa.select(keys).where(keys.c.digest == key_digest, keys.c.revoked_at.is_(None), _live(tx)))
 
 
+def persons(tx: Tx, name: str, seen: frozenset[str] = frozenset()) -> set[str]:
+    """The people behind a principal's name in the transaction's project: of a key, whoever made it (through keys that made keys); else itself.
+
+    A name may have been several keys, one after another: all their makers count. A key that the local user made stands for itself, since no
+    person's name is known.
+    """
+    if not name.startswith("key:") or name in seen:
+        return {name}
+    makers = {row["created_by"] for row in tx.rows(sa.select(keys.c.created_by).where(keys.c.project == tx.project, keys.c.name == name[4:]))}
+    found = {one for maker in makers for one in persons(tx, maker, seen | {name})}
+    return {one for one in found if one.startswith("user:")} | {name}
+
+
 def any_way_in(tx: Tx) -> bool:
     """Whether a site admin or a valid admin key exists, so that a server others can reach may start."""
     admins = tx.value(sa.select(sa.func.count()).select_from(users).where(users.c.site_admin, users.c.disabled_at.is_(None)))

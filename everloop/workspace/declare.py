@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from everloop.assets import catalog, gates, prompts
-from everloop.core.errors import BadInput, EverloopError, NotFound
+from everloop.core.errors import BadInput, EverloopError, Forbidden, NotFound
 from everloop.core.limits import DECLARATIONS
 from everloop.core.principal import Principal, Role
 from everloop.core.refs import Ref, check_name
@@ -339,4 +339,5 @@ def _refuse(problems: list[dict[str, str]]) -> None:
     if not problems:
         return
     told = " ".join(f"{p['what']} {p['name']}: {p['why']}" + (f" {p['hint']}" if p["hint"] else "") for p in problems)
-    raise BadInput(told, "Nothing was registered.", problems=problems)
+    refused = all(p["code"] == Forbidden.code for p in problems)
+    raise (Forbidden if refused else BadInput)(told, "Nothing was registered.", problems=problems)

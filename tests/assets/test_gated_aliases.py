@@ -10,6 +10,7 @@ from everloop.assets import aliases, catalog, gates, lineage, releases
 from everloop.core.errors import BadInput, Conflict, Forbidden, GateRefused, NotFound
 from everloop.core.principal import Principal, Role
 from everloop.core.refs import Ref
+from everloop.store import identity
 from everloop.store.records import Records, Tx
 from everloop.store.schema import runs
 
@@ -166,6 +167,30 @@ def test_a_release_pins_exact_versions_and_lineage_goes_both_ways(records: Recor
             releases.make(tx, "credit", "predict", {})
 
     records.write_sync(who, work)
+
+
+def test_a_person_and_their_key_are_two_eyes_not_four(records: Records) -> None:
+    ann, bob = (Principal(f"user:{name}", "default", Role.admin, "person") for name in ("ann", "bob"))
+    local = Principal("local", "default", Role.admin, "local")
+    for maker, name in ((ann, "hers"), (Principal("key:hers", "default", Role.admin), "of-hers"), (bob, "his"), (local, "plain"), (local, "other")):
+        records.write_sync(maker, lambda tx, name=name: identity.create_key(tx, name, Role.approver))
+    keys = {name: Principal(f"key:{name}", "default", Role.approver) for name in ("hers", "of-hers", "his", "plain", "other")}
+    spec = {**SPEC, "approval": "always"}
+
+    def ask(tx: Tx) -> str:
+        model(tx, 1)
+        return str(gates.store_decision(tx, Ref.parse("model:credit@1"), "champion", spec, "pass", "ok", [], None)["id"])
+
+    for asker, no, yes in (
+        (keys["hers"], (ann, keys["of-hers"], keys["hers"]), keys["his"]),
+        (ann, (keys["hers"], keys["of-hers"]), bob),
+        (keys["plain"], (keys["plain"],), keys["other"]),
+    ):
+        id = records.write_sync(asker, ask)
+        for approver in no:
+            with pytest.raises(Forbidden, match="somebody else must approve"):
+                records.write_sync(approver, lambda tx, id=id: gates.settle(tx, id, True, "mine"))
+        assert records.write_sync(yes, lambda tx, id=id: gates.settle(tx, id, True, "fine"))["approved_by"] == yes.name
 
 
 def test_who_started_the_pipeline_approves_nothing_it_asked_for(records: Records) -> None:

@@ -107,6 +107,17 @@ def test_a_mistake_registers_nothing(client: Client, run: Run, folder: Path, old
     assert client.assets.list()["items"] == [] and client.pipelines.list() == [] and client.endpoints.list() == [] and client.gates.list() == []
 
 
+def test_an_editor_who_would_loosen_a_gate_is_refused_with_3(client: Client, run: Run, folder: Path) -> None:  # noqa: F811
+    assert run("apply", str(folder))[0] == 0
+    key = client._http.post("/api/v1/keys", json={"name": "ed", "role": "editor"})["key"]
+    client._http._headers["authorization"] = f"Bearer {key}"
+    (folder / "project.py").write_text(PROJECT.replace("auc >= 0.65", "auc >= 0.55"))
+    code, _, err = run("apply", str(folder))
+    assert code == 3 and err.startswith("Forbidden") and "change the gate of release:churn@champion" in err and "approver" in err
+    (folder / "project.py").write_text(PROJECT.replace("auc >= 0.65", "auc >= 0.55").replace("0 3 * * *", "at noon"))
+    assert run("apply", str(folder))[0] == 2
+
+
 def test_two_mistakes_are_both_named(run: Run, folder: Path) -> None:  # noqa: F811
     (folder / "project.py").write_text(PROJECT.replace("auc >= 0.65", "auc ~ 0.65").replace("@weekly", "sometimes"))
     err = run("apply", str(folder))[2]
