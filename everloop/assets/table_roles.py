@@ -1,4 +1,4 @@
-"""What columns are for (target, time, positive class, protected attributes, id), which task that makes, and contracts that data must keep."""
+"""What columns are for (target, time, positive class, protected attributes, id), and which task that makes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from everloop.assets.table_dates import time_column
 from everloop.assets.table_stats import kind_of
 from everloop.core.errors import BadInput
 from everloop.core.labels import label
-from everloop.core.limits import CLASSES, CONTRACT_SHOWN
+from everloop.core.limits import CLASSES
 
 ROLES = ("target", "time", "positive", "protected", "id")
 FEW = 20
 """A numeric target with at most this many distinct whole values is taken for classes."""
 YES = ("1", "true", "yes", "y", "bad", "default", "defaulted", "fraud", "churn", "churned", "positive", "pos", "+")
 """Labels that usually name the class one looks for, in this order."""
-_RULES = {"type", "required", "min", "max", "categories", "unique"}
 
 
 def apply(table: Any, roles: Mapping[str, Any] | None) -> tuple[Any, dict[str, Any], list[str]]:
@@ -124,98 +123,3 @@ def _order(text: str) -> tuple[int, float, str]:
         return (0, float(text), text)
     except ValueError:
         return (1, 0.0, text)
-
-
-def check_contract(table: Any, contract: Mapping[str, Any]) -> dict[str, Any]:
-    """{"ok", "total", "counts": {"column: rule": n}, "violations": [{"column", "rule", "row", "value", "why"}]}, the first 100 by row.
-
-    A contract is {"columns": {name: {"type", "required", "min", "max", "categories", "unique"}}}; all rules are optional. `required`
-    means: there and never missing. BadInput if the contract itself cannot be read.
-    """
-    columns = contract.get("columns")
-    if not isinstance(columns, Mapping) or set(contract) - {"columns"}:
-        raise BadInput("The data contract cannot be read.", 'Write it as {"columns": {"age": {"type": "integer", "min": 18, "required": true}}}.')
-    found: list[dict[str, Any]] = []
-    counts: dict[str, int] = {}
-    for name, rules in columns.items():
-        if not isinstance(rules, Mapping) or set(rules) - _RULES:
-            wrong = ", ".join(sorted(set(rules) - _RULES)) if isinstance(rules, Mapping) else repr(rules)
-            raise BadInput(f"The contract of column {name!r} has unknown rules: {wrong}.", f"Rules: {', '.join(sorted(_RULES))}.")
-        for rule, rows, why in _broken(table, name, rules):
-            counts[f"{name}: {rule}"] = max(1, len(rows))
-            for row in rows[:CONTRACT_SHOWN] or [None]:
-                value = table.column(name)[row].as_py() if row is not None else None
-                found.append({"column": name, "rule": rule, "row": None if row is None else row + 1, "value": value, "why": why})
-    found.sort(key=lambda v: (v["row"] or 0, v["column"]))
-    return {"ok": not found, "total": sum(counts.values()), "counts": counts, "violations": found[:CONTRACT_SHOWN]}
-
-
-def need_contract(table: Any, contract: Mapping[str, Any] | None, name: str) -> None:
-    """Raise BadInput listing what breaks the contract (details carry the first 100 by row), if anything does."""
-    if not contract:
-        return
-    report = check_contract(table, contract)
-    if report["ok"]:
-        return
-    lines = [f"row {v['row']}: {v['why']}" if v["row"] else v["why"] for v in report["violations"][:5]]
-    more = f"; and {report['total'] - len(lines):,} more" if report["total"] > len(lines) else ""
-    raise BadInput(
-        f"{name} breaks its data contract in {report['total']:,} places: {'; '.join(lines)}{more}.",
-        "Fix the rows, or change the contract if it is wrong. Nothing was loaded.",
-        counts=report["counts"],
-        violations=[{**v, "value": str(v["value"]) if v["value"] is not None else None} for v in report["violations"]],
-    )
-
-
-def _broken(table: Any, name: str, rules: Mapping[str, Any]) -> list[tuple[str, list[int], str]]:
-    """(rule, rows from 0, why) of each rule that does not hold; no rows where it is about the column itself."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if name not in table.column_names:
-        return [("required", [], f"column {name!r} is missing")] if rules.get("required") else []
-    values = table.column(name)
-    kind = kind_of(values.type)
-    broken: list[tuple[str, list[int], str]] = []
-    if rules.get("type") and rules["type"] != kind and (rules["type"], kind) != ("number", "integer") and values.null_count < len(values):
-        return [("type", [], f"column {name!r} is {kind}; it must be {rules['type']}")]
-
-    def add(rule: str, mask: Any, why: str) -> None:
-        rows = pc.indices_nonzero(pc.fill_null(mask, False)).to_pylist()
-        if rows:
-            broken.append((rule, rows, why))
-
-    if rules.get("required"):
-        add("required", pc.is_null(values), f"{name!r} is missing")
-    for rule, compare, word in (("min", pc.less, "under"), ("max", pc.greater, "over")):
-        if rules.get(rule) is not None:
-            if kind == "datetime":
-                bound: Any = pa.scalar(_moment(rules[rule], name), values.type)
-            elif kind in ("number", "integer") and isinstance(rules[rule], int | float):
-                bound = pa.scalar(float(rules[rule]))
-            else:
-                raise BadInput(
-                    f"The contract's {rule} of column {name!r} is {rules[rule]!r}, and the column is {kind}.", "Give a bound of that type."
-                )
-            add(rule, compare(values, bound), f"{name!r} is {word} {rules[rule]}")
-    if rules.get("categories") is not None:
-        allowed = {label(c) for c in rules["categories"]}
-        bad = [v for v in pc.unique(values.drop_null()).to_pylist() if label(v) not in allowed]
-        if bad:
-            add("categories", pc.is_in(values, pa.array(bad, values.type)), f"{name!r} is none of {', '.join(sorted(map(str, allowed)))[:100]}")
-    if rules.get("unique"):
-        counted = pc.value_counts(values.drop_null())
-        twice = counted.field("values").filter(pc.greater(counted.field("counts"), 1))
-        add("unique", pc.is_in(values, twice) if len(twice) else pa.chunked_array([[False] * len(values)]), f"{name!r} occurs more than once")
-    return broken
-
-
-def _moment(text: Any, column: str) -> Any:
-    from datetime import datetime, timezone
-
-    from everloop.core.clock import from_iso
-
-    try:
-        return datetime.fromtimestamp(from_iso(str(text)), timezone.utc).replace(tzinfo=None)
-    except BadInput as error:
-        raise BadInput(f"The contract's bound of column {column!r}: {error.what}", error.hint) from None

@@ -138,7 +138,7 @@ def _read(path: Path, name: str) -> Any:
 
 def _check(tables: list[tuple[str, Any]], roles: Mapping[str, Any] | None, contract: Any) -> None:
     """Columns that roles name are there and dates parse, file by file, so that the file is named; the contract holds in each."""
-    from everloop.assets import table_dates, table_roles
+    from everloop.assets import contracts, table_dates, table_roles
 
     wanted = [c for c in [(roles or {}).get("target"), (roles or {}).get("time"), (roles or {}).get("id")] if c]
     for name, table in tables:
@@ -147,7 +147,7 @@ def _check(tables: list[tuple[str, Any]], roles: Mapping[str, Any] | None, contr
                 table_roles.need_column(table, str(column))
             if (roles or {}).get("time"):
                 table_dates.time_column(table, str((roles or {})["time"]))
-            table_roles.need_contract(table, contract, name)
+            contracts.need_contract(table, contract, name)
         except BadInput as error:
             raise BadInput(f"{name}: {error.what}", f"{error.hint} Nothing was loaded.", **error.details) from None
 

@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
     data.command("diff")(diff)
     data.command("checkout")(checkout)
     data.command("tag")(tag)
+    data.command("split")(split)
     data.command("gc")(gc)
     data.command("verify")(verify)
     app.add_typer(data, name="data")
@@ -130,6 +131,25 @@ def checkout(
     typer.echo(f"{done['ref']} is in {done['path']}: {done['files']:,} files, {done['written']:,} written")
 
 
+def split(
+    ref: str = typer.Argument(help="NAME@VERSION; the latest without version"),
+    parts: list[str] = typer.Argument(help="NAME=SHARE, for example: train=0.8 test=0.2"),
+    seed: int = typer.Option(0, help="The same seed gives the same rows"),
+    stratify: str = typer.Option("", help="Column whose classes keep their shares"),
+    group: str = typer.Option("", help="Column whose groups stay together"),
+    time: str = typer.Option("", help="Column by which the oldest rows go into the first part"),
+) -> None:
+    """Name parts of a version's rows or files; NAME@VERSION#PART reads one."""
+    from everloop.core.errors import BadInput
+
+    try:
+        shares = {name: float(share) for name, _, share in (part.partition("=") for part in parts)}
+    except ValueError:
+        raise BadInput(f"{' '.join(parts)} names no shares.", "Write, for example: train=0.8 test=0.2") from None
+    made = screen.client(start=True).data.split(ref, shares, seed=seed, stratify=stratify, group=group, time=time)
+    _said(made)
+
+
 def tag(
     ref: str = typer.Argument(help="NAME@VERSION; the latest without version"),
     names: list[str] = typer.Argument(help="Names (aliases) that move to this version, and KEY=VALUE tags; KEY= removes one"),
@@ -181,6 +201,7 @@ def _said(asset: dict[str, Any]) -> None:
         typer.echo(f"{asset['ref']}: {manifest['rows']:,} rows, {len(manifest['schema'])} columns")
         if manifest["task"]:
             typer.echo(manifest["task"]["why"])
+        _parts(manifest)
         roles = ", ".join(f"{k}: {', '.join(v) if isinstance(v, list) else v}" for k, v in manifest["roles"].items() if v)
         typer.echo(f"roles: {roles or 'none'}")
         for note in manifest["notes"]:
@@ -190,11 +211,22 @@ def _said(asset: dict[str, Any]) -> None:
         count, size = manifest.get("count", len(manifest["files"])), manifest.get("bytes", sum(f["size"] for f in manifest["files"]))
         kinds = ", ".join(f"{t['count']:,} {t['type'] or 'without ending'}" for t in manifest.get("types", [])[:5])
         typer.echo(f"{asset['ref']}: {count:,} files, {size:,} bytes" + (f" ({kinds})" if kinds else ""))
+        _parts(manifest)
         return
     chars, pages = sum(d["chars"] for d in manifest["documents"]), sum(d["pages"] or 0 for d in manifest["documents"])
     typer.echo(f"{asset['ref']}: {len(manifest['documents']):,} documents, {chars:,} characters" + (f", {pages:,} PDF pages" if pages else ""))
     for one in manifest["skipped"]:
         typer.echo(f"skipped {one['path']}: {one['why']}")
+
+
+def _parts(manifest: dict[str, Any]) -> None:
+    """What splits a version has, and whether it keeps its contract."""
+    names = (manifest.get("splits") or {}).get("names") or {}
+    if names:
+        typer.echo("splits: " + ", ".join(f"{name} {n:,}" for name, n in names.items()))
+    report = manifest.get("contract_report")
+    if report:
+        typer.echo("contract: kept" if report["ok"] else f"contract: broken in {report['total']:,} places, recorded: {report['counts']}")
 
 
 def _contract(path: Path | None) -> Any:

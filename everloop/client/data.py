@@ -50,13 +50,16 @@ class Data:
         reads: Iterable[str] = (),
         origin: Mapping[str, Any] | None = None,
         tags: Mapping[str, str] | None = None,
+        splits: Mapping[str, Any] | None = None,
+        keep_file: bool = False,
         as_files: bool = False,
         progress: Progress | None = None,
     ) -> dict[str, Any]:
         """Load a table (CSV, Parquet, Arrow or Feather file, pandas or Polars DataFrame, Arrow table), or keep files and folders of any size as they are.
 
         Answers the dataset version with its manifest. A folder, a file of another sort, and anything with `as_files` is kept as it is: only what the
-        server has not is sent, and it is never in memory whole. `progress` is called with (what, done, total).
+        server has not is sent, and it is never in memory whole. `splits` names parts of the rows: {"parts": {"train": 0.8, "test": 0.2}, "seed": 1,
+        "stratify": "bad"}; without, those of the version before. With `keep_file` a table's file is kept as it came, too. `progress` is called with (what, done, total).
 
         Roles say what columns are for: target, time, the positive class, protected attributes, id. Without any, those of the version before stay.
         Raises BadInput saying what is wrong where, and nothing is loaded.
@@ -78,6 +81,7 @@ class Data:
             return self._keep(name, Path(data), progress, {k: v for k, v in more.items() if v})
         fields = {"name": name, "description": description, "run": run or "", "reads": _json([*reads] or None)}
         fields |= {"roles": _json(full), "contract": _json(contract), "origin": _json(origin), "tags": _json(tags)}
+        fields |= {"splits": _json(splits), "keep_file": "true" if keep_file else ""}
         fields = {k: v for k, v in fields.items() if v}
         if isinstance(data, (str, os.PathLike)):
             path = Path(data)
@@ -97,6 +101,17 @@ class Data:
         tree = Upload(self._http, progress).folder(path)
         source = {**(more.pop("origin", None) or {}), "name": path.resolve().name, "single": path.is_file()}
         return self._http.post("/api/v1/datasets", json={"name": name, "tree": tree, "origin": source, **more}, timeout=_SECONDS)
+
+    def split(self, ref: str, parts: Mapping[str, float], *, seed: int = 0, stratify: str = "", group: str = "", time: str = "") -> dict[str, Any]:
+        """Name parts of a version's rows or files, as shares: the next version, which has them; `credit@4#train` reads one.
+
+        `stratify` keeps each class's share, `group` keeps rows of a group together, `time` puts the oldest rows into the first part (columns; of files:
+        path, folder, type, size). The same seed gives the same rows.
+        """
+        parsed = Ref.parse(ref, "dataset")
+        spec: dict[str, Any] = {"parts": dict(parts), "seed": seed, "stratify": stratify, "group": group, "time": time}
+        path = f"/api/v1/datasets/{quote(parsed.name, safe='')}/{parsed.at or 'latest'}/splits"
+        return self._http.post(path, json={k: v for k, v in spec.items() if v != ""})
 
     def dataset(self, ref: str) -> Dataset:
         """One version, read when asked for: `.path`, `.files()`, `.pandas()`, `.polars()`, `.arrow()`, `.batches()`; `credit@3#train` is a split."""
@@ -194,9 +209,12 @@ class Data:
         return self._http.get(f"/api/v1/assets/dataset/{quote(parsed.name, safe='')}/{parsed.at or 'latest'}")
 
     def rows(self, ref: str, limit: int = 50, offset: int = 0) -> dict[str, Any]:
-        """Some rows: {"ref", "columns", "rows", "total", "next"}."""
-        parsed = Ref.parse(ref, "dataset")
-        path = f"/api/v1/datasets/{quote(parsed.name, safe='')}/{parsed.at or 'latest'}/rows"
+        """Some rows of a version or of a split of it: {"ref", "columns", "rows", "total", "next"}."""
+        from everloop.client.dataset_view import parse
+
+        parsed, part = parse(ref)
+        at = (parsed.at or "latest") + (f"#{part}" if part else "")
+        path = f"/api/v1/datasets/{quote(parsed.name, safe='')}/{quote(at, safe='')}/rows"
         return self._http.get(path, params={"limit": limit, "offset": offset})
 
     def diff(self, old: str, new: str = "", *, key: str | Iterable[str] = (), limit: int = 10) -> dict[str, Any]:

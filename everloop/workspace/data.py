@@ -8,7 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from everloop.assets import table_roles, table_stats, tables
+from everloop.assets import contracts, table_roles, table_stats, tables
+from everloop.assets import splits as parting
 from everloop.core import trees
 from everloop.core.errors import BadInput, NotFound
 from everloop.core.limits import DOCUMENTS_PAGE_CHARS, INDEX_PREVIEW_ROWS, INDEXES_KEPT, OBJECT_GRACE_SECONDS, TABLE_PREVIEW_ROWS
@@ -45,11 +46,14 @@ class Data:
         contract: Mapping[str, Any] | None = None,
         origin: Mapping[str, Any] | None = None,
         tags: dict[str, str] | None = None,
+        splits: Mapping[str, Any] | None = None,
+        keep_file: bool = False,
     ) -> dict[str, Any]:
-        """Load a CSV or Parquet file as the next version of `dataset:name`; answers the asset, its manifest with schema, statistics and notes.
+        """Load a table's file as the next version of `dataset:name`; answers the asset, its manifest with schema, statistics and notes.
 
         `roles` (target, time, positive, protected, id): None takes those of the version before; {} means none. `contract` must hold, or nothing is
         loaded; None takes the contract of the version before. `origin` is kept in the manifest's source (where the data came from).
+        `splits` (see assets/splits) name parts of its rows; None splits as the version before. With `keep_file` the file as it came is kept beside it.
         Raises BadInput, TooLarge (see assets/tables, assets/table_roles); nothing is registered then.
         """
         who.need(Role.editor, "load data")
@@ -66,7 +70,11 @@ class Data:
             held.get("roles") if roles is None else roles,
             held.get("contract") if contract is None else contract,
             dict(origin or {}),
+            (held.get("splits") or {}).get("spec") if splits is None else splits,
         )
+        if keep_file:
+            digest, size = await asyncio.to_thread(self.ws.objects.put, who.project, source)
+            manifest["files"].append({"path": Path(filename).name, "digest": digest, "size": size})
         shown = {**({"filename": Path(filename).name} if filename else {}), **(tags or {})}
         return await self.ws.assets.register(who, "dataset", name, manifest, run=run, reads=reads, description=description, tags=shown)
 
@@ -91,6 +99,24 @@ class Data:
             raise BadInput(f"dataset:{name} holds {_what(before)}; documents cannot become a version of it.", "Choose another name.")
         manifest = await asyncio.to_thread(self._prepare_documents, who.project, list(files))
         return await self.ws.assets.register(who, "dataset", name, manifest, run=run, reads=reads, description=description)
+
+    async def split(self, who: Principal, ref: str, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """Name parts of a version's rows (or files) as `spec` says (see assets/splits): the next version, alike but for them; answers it."""
+        who.need(Role.editor, "split data")
+        asset = await self._dataset(who, ref)
+        manifest = {k: v for k, v in asset["manifest"].items() if k != "part"}
+        made = await asyncio.to_thread(self._parts, who.project, manifest, spec)
+        more = {"reads": [asset["ref"]], "description": asset["description"], "tags": asset["tags"]}
+        return await self.ws.assets.register(who, "dataset", asset["name"], {**manifest, "splits": made}, **more)
+
+    def _parts(self, project: str, manifest: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str, Any]:
+        if manifest.get("format") == "table":
+            columns = [str(spec[k]) for k in ("stratify", "group", "time") if spec.get(k)]
+            names = [c for c in columns if c in (column["name"] for column in manifest["schema"])] or [manifest["schema"][0]["name"]]
+            table = self._table(project, manifest, names)
+        else:
+            table = data_files.as_table(data_files.listed(self.ws, project, manifest))
+        return parting.record(table, spec, lambda data: self.ws.objects.put(project, data))
 
     async def add_files(self, who: Principal, name: str, tree: str, **more: Any) -> dict[str, Any]:
         """Register files as they are, listed by the object `tree`; see workspace/data_files."""
@@ -119,7 +145,7 @@ class Data:
             rows = [[entry.get(n) for n in names] for entry in await asyncio.to_thread(listed)]
         else:
             cut = await asyncio.to_thread(self._slice, who.project, manifest, offset, limit)
-            names, total = list(cut), manifest["rows"]
+            names, total = list(cut), manifest["splits"]["names"][manifest["part"]] if "part" in manifest else manifest["rows"]
             rows = [list(row) for row in zip(*cut.values(), strict=True)]
         return {"ref": asset["ref"], "columns": names, "rows": rows, "total": total, "next": offset + limit if offset + limit < total else None}
 
@@ -191,7 +217,12 @@ class Data:
         return await asyncio.to_thread(lambda: self._table(who.project, manifest).to_pandas())
 
     async def _dataset(self, who: Principal, ref: str) -> dict[str, Any]:
-        return await self.ws.assets.get(who, Ref.parse(ref, "dataset"))
+        """The version that `name@at` means, with "part" where `#part` names one of its splits."""
+        head, mark, part = ref.rpartition("#")
+        if not (mark and "@" in head):
+            return await self.ws.assets.get(who.need(Role.viewer), Ref.parse(ref, "dataset"))
+        asset = await self.ws.assets.get(who.need(Role.viewer), Ref.parse(head, "dataset"))
+        return {**asset, "manifest": {**asset["manifest"], "part": parting.need_part(asset["manifest"], asset["ref"], part)}}
 
     async def _latest(self, who: Principal, name: str) -> dict[str, Any] | None:
         try:
@@ -207,12 +238,14 @@ class Data:
         roles: Mapping[str, Any] | None,
         contract: Mapping[str, Any] | None,
         origin: dict[str, Any],
+        parts: Mapping[str, Any] | None,
     ) -> dict[str, Any]:
         """Read, check and store a table; answers its manifest. Blocking."""
         loaded = tables.read(source, filename)
         name = Path(filename).name or "the table"
         table, found, notes = table_roles.apply(loaded.table, roles)
-        table_roles.need_contract(table, contract, name)
+        put = lambda data: self.ws.objects.put(project, data)
+        report = contracts.need_contract(table, contract, name, put)
         with self.ws.incoming() as file:
             tables.to_parquet(table, Path(file.name))
             digest, size = self.ws.objects.put(project, Path(file.name))
@@ -228,7 +261,9 @@ class Data:
             "source": {**loaded.source, **origin},
             "notes": loaded.notes + notes,
         }
-        return {**manifest, "contract": dict(contract)} if contract else manifest
+        if parts:
+            manifest["splits"] = parting.record(table, parts, put)
+        return {**manifest, "contract": dict(contract), "contract_report": report} if contract else manifest
 
     def _prepare_documents(self, project: str, files: list[tuple[str, bytes]]) -> dict[str, Any]:
         from everloop.assets import documents
@@ -252,7 +287,10 @@ class Data:
         import pyarrow.parquet as pq
 
         file = next(f for f in manifest["files"] if f["path"] == FILE)
-        return pq.read_table(str(self.ws.objects.path(project, file["digest"])), columns=None if names is None else list(names))
+        found = pq.read_table(str(self.ws.objects.path(project, file["digest"])), columns=None if names is None else list(names))
+        if "part" not in manifest:
+            return found
+        return found.filter(parting.mask(self.ws.objects.get(project, manifest["splits"]["digest"]), manifest["part"]))
 
     def _passages(self, project: str, digest: str, offset: int, limit: int) -> list[dict[str, Any]]:
         import pyarrow.parquet as pq

@@ -105,6 +105,19 @@ def listed(ws: Workspace, project: str, manifest: Mapping[str, Any]) -> Iterator
         yield from sorted((dict(f) for f in manifest.get("files") or []), key=lambda f: str(f["path"]))
 
 
+def as_table(files: Iterable[Mapping[str, Any]]) -> Any:
+    """Files as an Arrow table (path, folder, type, size), in their order, so that they can be split as rows are."""
+    import pyarrow as pa
+
+    paths, sizes = [], []
+    for entry in files:
+        if "digest" in entry:
+            paths.append(PurePosixPath(entry["path"]))
+            sizes.append(entry["size"])
+    texts = {"path": [str(p) for p in paths], "folder": [str(p.parent) for p in paths], "type": [p.suffix.lower() for p in paths]}
+    return pa.table({**{name: pa.array(values, pa.string()) for name, values in texts.items()}, "size": pa.array(sizes, pa.int64())})
+
+
 def _page(ws: Workspace, project: str, manifest: Mapping[str, Any], prefix: str, limit: int, after: str) -> list[dict[str, Any]]:
     found = []
     for entry in listed(ws, project, manifest):

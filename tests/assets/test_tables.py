@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from everloop.assets import table_roles, table_stats, tables
+from everloop.assets import contracts, table_roles, table_stats, tables
 from everloop.core.errors import BadInput, TooLarge
 
 
@@ -162,15 +162,15 @@ def test_a_time_of_day_is_no_time_line() -> None:
 def test_a_contract_lists_violations_by_row() -> None:
     table = csv_of("age,kind,id\n17,a,1\n30,z,2\n,a,2\n").table
     contract = {"columns": {"age": {"type": "number", "min": 18, "required": True}, "kind": {"categories": ["a", "b"]}, "id": {"unique": True}}}
-    report = table_roles.check_contract(table, contract)
+    report = contracts.check_contract(table, contract)
     assert report["counts"] == {"age: required": 1, "age: min": 1, "kind: categories": 1, "id: unique": 2} and report["total"] == 5
     assert [(v["row"], v["column"]) for v in report["violations"]] == [(1, "age"), (2, "id"), (2, "kind"), (3, "age"), (3, "id")]
     with pytest.raises(BadInput, match="5 places: row 1: 'age' is under 18") as error:
-        table_roles.need_contract(table, contract, "t.csv")
+        contracts.need_contract(table, contract, "t.csv")
     assert len(error.value.details["violations"]) == 5
-    assert not table_roles.check_contract(table, {"columns": {"income": {"required": True}}})["ok"]
+    assert not contracts.check_contract(table, {"columns": {"income": {"required": True}}})["ok"]
     with pytest.raises(BadInput, match="unknown rules: maximum"):
-        table_roles.check_contract(table, {"columns": {"age": {"maximum": 3}}})
+        contracts.check_contract(table, {"columns": {"age": {"maximum": 3}}})
 
 
 def test_the_real_files_need_nothing_but_the_target(shared_data: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from everloop.assets import table_roles, tables
+from everloop.assets import contracts, tables
 from everloop.build import credit
 from everloop.core.errors import BadInput
 
@@ -24,7 +24,7 @@ def test_applications_look_like_applications_and_keep_their_contract() -> None:
 
     data = pd.concat(credit.weeks(n=20, per_week=300))
     table = tables.from_arrow(pa.Table.from_pandas(data, preserve_index=False)).table
-    table_roles.need_contract(table, credit.CONTRACT, "applications")
+    contracts.need_contract(table, credit.CONTRACT, "applications")
     assert 0.07 < data.defaulted[data.channel != "app"].mean() < 0.16
     assert (data.months_employed.dropna() <= (data.age[data.months_employed.notna()] - 17) * 12).all()
     assert 2000 < data.monthly_income.median() < 3500 and 0.2 < data.debt_ratio.median() < 0.4

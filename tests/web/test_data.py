@@ -152,3 +152,47 @@ def test_two_versions_are_compared_by_key_by_content_and_by_column(client: Clien
     client.data.add("n", pd.DataFrame({"v": [1, 2, 2, 3]}))
     rows = client.data.diff("n@1", "n@2")["rows"]
     assert (rows["added"], rows["removed"], rows["changed"], rows["same"], rows["key"]) == (2, 1, None, 2, None) and rows["notes"]
+
+
+def test_splits_are_recorded_and_read_by_name(client: Client) -> None:
+    frame = pd.DataFrame({"i": range(1000), "y": [int(i % 10 == 0) for i in range(1000)], "g": [i // 7 for i in range(1000)]})
+    frame["when"] = pd.Timestamp("2026-01-01") + pd.to_timedelta(frame.i // 2, unit="h")
+    client.data.add("s", frame, splits={"parts": {"train": 8, "test": 2}, "seed": 1, "stratify": "y"})
+    data = client.data.dataset("s@1")
+    train, test = data.split("train").pandas(), client.data.dataset("s@1#test").pandas()
+    assert data.splits == {"train": 800, "test": 200} and sorted([*train.i, *test.i]) == list(range(1000)) and int(test.y.sum()) == 20
+    assert sum(len(b) for b in data.split("test").batches(64)) == 200 and client.data.rows("s@1#test")["total"] == 200
+    assert client.data.add("s", frame, splits={"parts": {"train": 0.8, "test": 0.2}, "seed": 1, "stratify": "y"})["version"] == 1
+    assert client.data.add("s", frame.assign(z=1))["manifest"]["splits"]["spec"]["stratify"] == "y"
+    by_group = client.data.split("s@1", {"a": 0.5, "b": 0.3, "c": 0.2}, seed=3, group="g")
+    parts = {n: set(client.data.dataset(f"{by_group['ref']}#{n}").pandas().g) for n in "abc"}
+    assert not parts["a"] & parts["b"] and not parts["b"] & parts["c"] and abs(by_group["manifest"]["splits"]["names"]["a"] - 500) < 20
+    by_time = client.data.split("s@1", {"old": 0.7, "new": 0.3}, time="when")["ref"]
+    old, new = (client.data.dataset(f"{by_time}#{n}").pandas() for n in ("old", "new"))
+    assert old.when.max() < new.when.min() and len(old) == 700
+    with pytest.raises(NotFound, match="has no split 'dev'"):
+        client.data.dataset("s@1#dev")
+    for wrong in ({"parts": {}}, {"parts": {"a": -1}}, {"parts": {"a": 1}, "by": "y"}, {"parts": {"a": 1}, "group": "nothing"}):
+        with pytest.raises(BadInput):
+            client.data.add("s", frame, splits=wrong)
+
+
+def test_a_contract_is_refused_or_recorded_with_every_violation(client: Client) -> None:
+    frame = pd.DataFrame({"id": [1, 1, 2], "mail": ["a@b", "nothing", None], "when": pd.to_datetime(["2020-01-01"] * 3)})
+    contract = {
+        "columns": {"id": {"type": "integer"}, "mail": {"pattern": "[^@]+@[^@]+", "missing": 0.1}},
+        "unique": [["id", "when"]],
+        "rows": {"min": 5},
+        "extra": False,
+        "fresh": {"column": "when", "hours": 24},
+    }
+    with pytest.raises(BadInput, match="breaks its data contract in 7 places") as error:
+        client.data.add("c", frame, contract=contract)
+    counts = {"mail: pattern": 1, "mail: missing": 1, "id: unique id, when": 2, "rows min": 1, "when: extra": 1, "when: fresh": 1}
+    assert error.value.details["counts"] == counts
+    lines = client._http.get_bytes(f"/api/v1/objects/{error.value.details['list']['digest']}").splitlines()
+    assert len(lines) == 7 and b'"nothing"' in b"".join(lines)
+    made = client.data.add("c", frame, contract={**contract, "on_violation": "record"})
+    assert made["manifest"]["contract_report"]["total"] == 7 and not made["manifest"]["contract_report"]["ok"]
+    with pytest.raises(BadInput, match="pattern of column 'mail' cannot be read"):
+        client.data.add("c", frame, contract={"columns": {"mail": {"pattern": "(?=x)"}}})

@@ -208,7 +208,7 @@ def _duplicates(look: Look) -> None:
 
 def _contract(look: Look) -> None:
     """A contract given with the run; that of the dataset was checked when it was loaded."""
-    from everloop.assets.table_roles import check_contract
+    from everloop.assets.contracts import check_contract
 
     contract = look.params.get("contract")
     if not contract:

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import orjson
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Body, Query, Request
 from starlette.datastructures import FormData, UploadFile
 
 from everloop.core.errors import BadInput
@@ -16,16 +16,16 @@ from everloop.core.limits import UPLOAD_FILES
 from everloop.web.deps import Who, Ws
 
 router = APIRouter(prefix="/api/v1", tags=["datasets"])
-_JSON = ("roles", "contract", "origin", "tags", "reads")
-_TEXT = ("description", "run")
+_JSON = ("roles", "contract", "origin", "tags", "reads", "splits")
+_TEXT = ("description", "run", "keep_file")
 
 
 @router.post("/datasets", status_code=201)
 async def add_dataset(who: Who, ws: Ws, request: Request) -> dict[str, Any]:
-    """Load a table ({name, file, roles?, contract?, description?, run?, reads?, origin?, tags?}) or documents ({name, files...}), as multipart/form-data.
+    """Load a table ({name, file, roles?, contract?, splits?, description?, run?, reads?, origin?, tags?}) or documents ({name, files...}), as multipart/form-data.
 
     Files as they are, whose bytes are objects already, are registered by their list: JSON {name, tree: digest, description?, run?, reads?, origin?, tags?}.
-    roles, contract, origin, tags and reads are JSON. One `file` is a table; one or more `files` are documents. Files stream to disk.
+    roles, contract, splits, origin, tags and reads are JSON. One `file` is a table; one or more `files` are documents. Files stream to disk.
     """
     if request.headers.get("content-type", "").startswith("application/json"):
         try:
@@ -64,6 +64,12 @@ async def files(who: Who, ws: Ws, name: str, at: str, prefix: str = "", limit: i
     return await ws.data.files(who, f"dataset:{name}@{at}", prefix, limit, after)
 
 
+@router.post("/datasets/{name}/{at}/splits", status_code=201)
+async def split(who: Who, ws: Ws, name: str, at: str, body: dict[str, Any] = Body()) -> dict[str, Any]:
+    """Name parts of the rows or files: {parts: {name: share}, seed?, stratify | group | time?}; answers the new version. Read one as name@at#part."""
+    return await ws.data.split(who, f"dataset:{name}@{at}", body)
+
+
 @router.get("/datasets/{name}/{at}/documents")
 async def documents(who: Who, ws: Ws, name: str, at: str, limit: int = 100, offset: int = 0) -> dict[str, Any]:
     """Texts of a documents dataset: {ref, items: [{id, path, title, type, text, headings, pages}], total, next}."""
@@ -94,7 +100,8 @@ async def _table(who: Who, ws: Ws, name: str, upload: UploadFile, more: dict[str
     with ws.incoming() as file:
         await asyncio.to_thread(shutil.copyfileobj, upload.file, file, 1024 * 1024)
         file.flush()
-        return await ws.data.add_table(who, name, Path(file.name), upload.filename or "", **more)
+        kept = str(more.pop("keep_file", "")) == "true"
+        return await ws.data.add_table(who, name, Path(file.name), upload.filename or "", keep_file=kept, **more)
 
 
 def _more(form: FormData) -> dict[str, Any]:
@@ -124,6 +131,6 @@ rights = {
         "GET /api/v1/datasets/{name}/{at}/files",
         "GET /api/v1/datasets/{name}/{at}/rows",
     ),
-    "editor": ("POST /api/v1/datasets",),
+    "editor": ("POST /api/v1/datasets", "POST /api/v1/datasets/{name}/{at}/splits"),
 }
 """Who may use which route: see web/rights.py."""
