@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from everloop.core.errors import BadInput
-from everloop.core.labels import label
+from everloop.core.labels import as_written, label
 from everloop.engines.mlmodel import read_yaml
 
 PIPELINE: dict[str, Any] = {
@@ -301,8 +301,8 @@ def _features(model: Any, info: Mapping[str, Any], frame: Any, roles: Mapping[st
     return names
 
 
-def _classes(model: Any, task: Mapping[str, Any], target: Any, ref: str) -> list[str] | None:
-    """The model's classes as labels (None for regression); BadInput where they are not those of the data."""
+def _classes(model: Any, task: Mapping[str, Any], target: Any, ref: str) -> list[Any] | None:
+    """The model's classes as the target has them (None for regression); BadInput where they are not those of the data."""
     if task["task"] == "regression":
         return None
     if not hasattr(model, "classes_"):
@@ -314,7 +314,7 @@ def _classes(model: Any, task: Mapping[str, Any], target: Any, ref: str) -> list
             f"{ref} answers {', '.join(classes[:5])}; the target of the data has {', '.join(sorted(map(str, known))[:5])}.",
             "Fit the model on the target as it is in the data: scikit-learn takes text classes.",
         )
-    return classes
+    return as_written(classes, target)
 
 
 __all__ = ["PIPELINE", "adopt", "run"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -21,3 +22,15 @@ def label(value: Any) -> str | None:
             return None
         return str(int(value)) if value.is_integer() else repr(value)
     return str(value)
+
+
+def as_written(classes: Iterable[str], values: Any) -> list[Any]:
+    """Canonical class labels in the type that a column's values (a numpy array or pandas series) have: 1 for "1" where they are whole numbers,
+    True for "true" where they are booleans, else the text itself."""
+    kind = values.dtype.kind
+    if kind == "b":
+        return [c == "true" for c in classes]
+    names = list(classes)
+    if kind in "iu" or (kind == "f" and all(c.lstrip("-").isdigit() for c in names)):
+        return [int(c) for c in names]
+    return [float(c) for c in names] if kind == "f" else list(names)

@@ -21,7 +21,8 @@ ROWS_ON_LOOP = 64
 def predictor(manifest: Mapping[str, Any], read: Read, threshold: float | None = None) -> Serve:
     """Load the model of a manifest (`read(digest)` gives its files' bytes) and answer with it. Blocking: call it in a thread.
 
-    `threshold` decides a binary prediction by P(positive). Outputs: `prediction`, and `probability_<class>` for classifiers. Columns
+    `threshold` decides a binary prediction by P(positive). Outputs: `prediction` (of a classifier: one of the manifest's
+    classes, as it is written there), and `probability_<class>` for classifiers. Columns
     that the signature does not name are ignored.
     """
     model = load_model(manifest, read)
@@ -31,6 +32,8 @@ def predictor(manifest: Mapping[str, Any], read: Read, threshold: float | None =
     def answer(batch: Batch) -> Predictions:
         found = model.predict(batch)
         outputs = {name: values.tolist() if hasattr(values, "tolist") else list(values) for name, values in found.columns.items()}
+        if classes and "prediction" in outputs:  # whichever engine answers, a class has the type that it had in training
+            outputs["prediction"] = [classes.get(str(label(v)), v) for v in outputs["prediction"]]
         if threshold is not None and positive in classes and len(classes) == 2:
             other = next(c for name, c in classes.items() if name != positive)
             outputs["prediction"] = [classes[positive] if p >= threshold else other for p in outputs[f"probability_{positive}"]]

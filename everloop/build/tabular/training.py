@@ -8,6 +8,7 @@ from typing import Any
 from everloop.build.tabular import models, report
 from everloop.build.tabular.table import feature_kinds, features, labelled, name_of, targets
 from everloop.core.errors import BadInput
+from everloop.core.labels import as_written
 
 
 def train(step: Any) -> dict[str, Any]:
@@ -40,7 +41,9 @@ def _train(step: Any, x: Any, y: Any, facts: dict[str, Any]) -> dict[str, Any]:
     fitted = models.candidate(chosen, kinds, task["task"], len(x), found[chosen].trees or 1).fit(x, y)
     settings = _settle(step, found[chosen], y, task)
     model = models.fold_in(fitted, settings["calibration"], task)
-    holdout = labelled(step.client.data.frame(got["holdout"]), roles["target"], task["task"])
+    held = step.client.data.frame(got["holdout"])
+    facts["classes"] = None if task["task"] == "regression" else as_written((str(c) for c in model.classes_), held[roles["target"]])
+    holdout = labelled(held, roles["target"], task["task"])
     told = report.describe(model, features(holdout, kinds), holdout, roles, task, settings["threshold"])
     report.log_curves(step.run, found, told, task)
     for rows, value in report.learning_curve(found[chosen], x, y, kinds, task):
@@ -86,7 +89,7 @@ def _register(step: Any, model: Any, x: Any, facts: dict[str, Any]) -> dict[str,
     from everloop.engines.signature import infer_signature
 
     task, got, settings = facts["task"], facts["split"], facts["settings"]
-    classes = None if task["task"] == "regression" else [str(c) for c in model.classes_]
+    classes = facts["classes"]
     signature = infer_signature(x, classes)
     for column in signature["inputs"]:
         column["required"] = False
