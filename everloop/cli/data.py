@@ -19,6 +19,7 @@ def register(app: typer.Typer) -> None:
     data.command("show")(show)
     data.command("diff")(diff)
     data.command("checkout")(checkout)
+    data.command("status")(status)
     data.command("tag")(tag)
     data.command("split")(split)
     data.command("gc")(gc)
@@ -36,6 +37,7 @@ def add(
     id: str = typer.Option(None, help="Column that names a row"),
     contract: Path = typer.Option(None, help="JSON file with the data contract"),
     documents: bool = typer.Option(False, "--documents", help="Read PDF, HTML, Markdown and text, for retrieval"),
+    pin: bool = typer.Option(False, "--pin", help="Write PATH.everloop for git to hold, and have git ignore PATH"),
     files: bool = typer.Option(False, "--files", help="Keep a table's file as it is too, without reading it"),
     description: str = "",
     as_json: bool = screen.JSON,
@@ -48,9 +50,11 @@ def add(
         return
     roles = {"target": target, "time": time, "positive": positive, "protected": protected or (), "id": id}
     with screen.progress() as progress:
-        more = {"as_files": files, "progress": progress, "description": description}
+        more = {"as_files": files, "keep_file": pin, "progress": progress, "description": description}
         made = client.data.add(name, file, **roles, contract=_contract(contract), **more)
     screen.say_json(made) if as_json else _said(made)
+    if pin:
+        typer.echo(f"pinned by {client.data.pin(made, file)}; commit it with .gitignore", err=as_json)
 
 
 def add_documents(
@@ -121,14 +125,42 @@ def diff(
 
 
 def checkout(
-    ref: str = typer.Argument(help="NAME@VERSION; the latest without version"),
+    ref: str = typer.Argument(None, help="NAME@VERSION; a pin's file; without, all pins of this folder and below"),
     path: Path = typer.Argument(None, help="Where to; else a folder of the dataset's name here (a table: NAME.parquet)"),
     force: bool = typer.Option(False, "--force", help="Replace changed files, also those whose content is stored nowhere"),
 ) -> None:
     """Bring a version's files here, verified; what is there already stays."""
+    if ref is None or Path(ref).is_file():
+        with screen.progress() as progress:
+            brought = screen.client(start=True).data.restore(ref or ".", force=force, progress=progress)
+        for one in brought:
+            typer.echo(f"{one['ref']} is in {one['path']}: {one['written']:,} files written")
+        if not brought:
+            typer.echo("There is no pin here: make one with everloop data add NAME PATH --pin, or name a version.")
+        return
     with screen.progress() as progress:
         done = screen.client(start=True).data.checkout(ref, path, force=force, progress=progress)
     typer.echo(f"{done['ref']} is in {done['path']}: {done['files']:,} files, {done['written']:,} written")
+
+
+def status(
+    folder: Path = typer.Argument(Path("."), help="Folder whose pins, and those below it, are looked at"), as_json: bool = screen.JSON
+) -> None:
+    """Say how pinned data differ from what is here."""
+    found = screen.client(start=True).data.status(folder)
+    if as_json:
+        screen.say_json(found)
+        return
+    for one in found:
+        newer = f"; version {one['newer']} is newer" if one["newer"] else ""
+        typer.echo(f"{one['path']}: {one['state']} ({one['ref']}{newer})")
+        for mark, kind in (("+", "added"), ("-", "removed"), ("~", "changed")):
+            for path in one[kind][:20]:
+                typer.echo(f"  {mark} {path}")
+            if len(one[kind]) > 20:
+                typer.echo(f"  {mark} and {len(one[kind]) - 20:,} more")
+    if not found:
+        typer.echo("There is no pin here: make one with everloop data add NAME PATH --pin")
 
 
 def split(

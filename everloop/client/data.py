@@ -26,6 +26,9 @@ TABLES = (".csv", ".tsv", ".parquet", ".pq", ".arrow", ".feather", ".txt", ".dat
 """Endings of files that are loaded as tables (spreadsheets are then refused with what to do); others are kept as they are."""
 _SKIP = {".git", "node_modules", "__pycache__", ".venv"}
 
+Told = list[dict[str, Any]]
+"""One dict a thing; the class below has a method called list."""
+
 
 class Data:
     """Datasets: every load is a version; the same content answers the same version."""
@@ -101,6 +104,25 @@ class Data:
         tree = Upload(self._http, progress).folder(path)
         source = {**(more.pop("origin", None) or {}), "name": path.resolve().name, "single": path.is_file()}
         return self._http.post("/api/v1/datasets", json={"name": name, "tree": tree, "origin": source, **more}, timeout=_SECONDS)
+
+    def pin(self, asset: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
+        """Pin the version that was just made of `path`: writes PATH.everloop for git to hold, and has git ignore PATH."""
+        from everloop.client import pins
+
+        return pins.write(dict(asset), Path(path)).file
+
+    def restore(self, folder: str | os.PathLike[str] = ".", *, force: bool = False, progress: Progress | None = None) -> Told:
+        """Bring the data of every pin in a folder and below it (or of one pin's file): [{"ref", "path", "written"}]."""
+        from everloop.client import pins
+
+        found = [pins.read(Path(folder))] if Path(folder).is_file() else [*pins.find(Path(folder))]
+        return [{"ref": pin.ref, "path": str(pin.target), "written": pins.checkout(self._http, pin, force, progress)} for pin in found]
+
+    def status(self, folder: str | os.PathLike[str] = ".") -> Told:
+        """How the data of every pin in a folder differ from what is here: [{"path", "ref", "state", "added", "removed", "changed", "newer"}]."""
+        from everloop.client import pins
+
+        return [pins.status(self._http, pin) for pin in pins.find(Path(folder))]
 
     def split(self, ref: str, parts: Mapping[str, float], *, seed: int = 0, stratify: str = "", group: str = "", time: str = "") -> dict[str, Any]:
         """Name parts of a version's rows or files, as shares: the next version, which has them; `credit@4#train` reads one.

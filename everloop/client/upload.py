@@ -175,6 +175,26 @@ class Upload:
         raise AssertionError("unreachable")
 
 
+def local_files(base: Path, cache: FileCache) -> list[dict[str, Any]]:
+    """The entries of a folder (or one file) as `Upload.folder` would send them, hashed here and not sent."""
+    found = [*_walk(base)] if base.is_dir() else [_one(base)]
+    seen: list[tuple[str, Stamp, str]] = []
+    try:
+        cache.load(os.path.abspath(base))
+        for path, at, entry in found:
+            if at is None:
+                continue
+            digest = cache.get(path, at)
+            if digest is None:
+                digest, at = _hash(path)
+                seen.append((path, at, digest))
+            entry |= {"digest": digest, "size": at[0]}
+        cache.put(seen)
+    finally:
+        cache.close()
+    return [entry for _, _, entry in found]
+
+
 def _walk(base: Path) -> Iterator[tuple[str, Stamp | None, dict[str, Any]]]:
     """(absolute path, stamp or None, entry) of all in a folder: files, links that stay inside, empty folders. Others are refused by name."""
     root = os.path.abspath(base)
@@ -229,3 +249,16 @@ def _read(path: str) -> tuple[bytes, Stamp]:
         at = stamp(os.fstat(file.fileno()))
         data = file.read()
     return data, (len(data), *at[1:])
+
+
+def _hash(path: str) -> tuple[str, Stamp]:
+    """A file's digest, with the stamp that it had before it was read."""
+    from blake3 import blake3
+
+    hasher, size = blake3(), 0
+    with _opened(path) as file:
+        at = stamp(os.fstat(file.fileno()))
+        while block := file.read(4 * 1024 * 1024):
+            hasher.update(block)
+            size += len(block)
+    return hasher.hexdigest(), (size, *at[1:])

@@ -298,6 +298,8 @@ BUCKET_RETRY_SECONDS = 60.0
 """... within this time."""
 BUCKET_SEEN_SECONDS = 30.0
 """What another process put into a bucket is looked for after this long."""
+PIN_CHARS = 10_000
+"""Characters that are read of a pin's file."""
 SPLIT_PARTS = 100
 """Named splits of one dataset."""
 VERIFY_SHOWN = 1_000

@@ -47,6 +47,7 @@ def manifest_of(ws: Workspace, project: str, tree: str) -> dict[str, Any]:
     count = links = folders = total = 0
     types: dict[str, list[int]] = {}
     asked: dict[str, str] = {}
+    only: dict[str, Any] = {}
     for entry in entries(ws, project, tree):
         if "link" in entry or "folder" in entry:
             links, folders = links + ("link" in entry), folders + ("folder" in entry)
@@ -55,6 +56,7 @@ def manifest_of(ws: Workspace, project: str, tree: str) -> dict[str, Any]:
         kind = types.setdefault(PurePosixPath(entry["path"]).suffix.lower()[:20], [0, 0])
         kind[0], kind[1] = kind[0] + 1, kind[1] + entry["size"]
         asked[entry["digest"]] = entry["path"]
+        only = {key: entry[key] for key in ("path", "digest", "size")}
         if len(asked) >= OBJECTS_ASKED:
             _need(ws, project, asked)
             asked = {}
@@ -70,6 +72,7 @@ def manifest_of(ws: Workspace, project: str, tree: str) -> dict[str, Any]:
         "tree": {"digest": tree, "size": ws.objects.size(project, tree)},
         "count": count,
         "bytes": total,
+        "single": only if count == 1 and not links and not folders and "/" not in only["path"] else None,
         "links": links,
         "folders": folders,
         "types": [{"type": kind, "count": n, "bytes": size} for kind, (n, size) in shown],

@@ -164,3 +164,39 @@ def test_an_interrupted_checkout_goes_on(client: Client, folder: Path, tmp_path:
     monkeypatch.setattr(client._http, "stream", whole)
     done = client.data.checkout("photos", tmp_path / "out")
     assert 0 < done["written"] < 50 and content(tmp_path / "out") == content(folder)
+
+
+def test_pins_bring_back_what_a_commit_had(client: Client, folder: Path, tmp_path: Path) -> None:
+    repo = tmp_path / "repo"
+    repo.mkdir()
+    (repo / ".gitignore").write_text("*.pyc")
+    table, single = repo / "loans.csv", repo / "my model.bin"
+    folder.rename(repo / "photos")
+    before = content(repo / "photos")
+    table.write_text("x;y\n1;2\n3;4\n")
+    single.write_bytes(b"weights")
+    for name, path in (("loans", table), ("weights", single), ("photos", repo / "photos")):
+        client.data.pin(client.data.add(name, path, keep_file=True), path)
+    assert (repo / ".gitignore").read_text().splitlines() == ["*.pyc", "/loans.csv", "/my\\ model.bin", "/photos"]
+    assert {one["state"] for one in client.data.status(repo)} == {"same"}
+    single.unlink()
+    table.write_text("x;y\n1;2\n")
+    (repo / "photos" / "a" / "01.jpg").unlink()
+    (repo / "photos" / "new.jpg").write_bytes(b"")
+    client.data.add("loans", table)
+    told = {Path(one["path"]).name: one for one in client.data.status(repo)}
+    assert [told[n]["state"] for n in ("my model.bin", "loans.csv", "photos")] == ["missing", "changed", "changed"] and told["loans.csv"][
+        "newer"
+    ] == 2
+    assert (told["photos"]["added"], told["photos"]["removed"], told["photos"]["changed"]) == (["new.jpg"], ["a/01.jpg"], [])
+    with pytest.raises(Conflict):
+        client.data.restore(repo)
+    client.data.restore(repo, force=True)
+    (repo / "photos" / "new.jpg").unlink()
+    assert table.read_text() == "x;y\n1;2\n3;4\n" and single.read_bytes() == b"weights" and content(repo / "photos") == before
+    pin = repo / "loans.csv.everloop"
+    good = pin.read_text()
+    for text in ("", good.replace("loans.csv", "../loans.csv"), "<<<<<<< HEAD\n" + good, good.replace("version: 1", "version: x")):
+        pin.write_text(text)
+        with pytest.raises(BadInput):
+            client.data.restore(pin)
