@@ -15,7 +15,7 @@ import orjson
 import sqlalchemy as sa
 
 from everloop.assets import lineage
-from everloop.core.errors import BadInput, NotFound, TooLarge
+from everloop.core.errors import BadInput, Conflict, NotFound, TooLarge
 from everloop.core.limits import MANIFEST_BYTES, PAGE_ROWS, PAGE_ROWS_MAX
 from everloop.core.refs import KINDS, Ref, check_name
 from everloop.store import audit
@@ -40,8 +40,10 @@ def register(
     reads: Iterable[str] = (),
     description: str = "",
     tags: dict[str, str] | None = None,
+    number: int | None = None,
 ) -> dict[str, Any]:
-    """Make a new version, or answer the one with exactly this content. `reads` are references it was made from (lineage edges).
+    """Make a new version, or answer the one with exactly this content. `reads` are references it was made from (lineage edges); `number` is the
+    version's number, where an import keeps it (Conflict if it is taken).
 
     Raises BadInput for a name or kind that cannot be, TooLarge for a manifest over MANIFEST_BYTES (put bytes into objects), NotFound
     for an unknown reference in `reads`.
@@ -57,7 +59,9 @@ def register(
     sources = [str(resolve(tx, Ref.parse(r))) if not r.startswith("run:") else r for r in reads]
     same = tx.row(sa.select(assets).where(*_named(tx, ref), assets.c.digest == digest, assets.c.deleted_at.is_(None)))
     if same is None:
-        version = (tx.value(sa.select(sa.func.max(assets.c.version)).where(*_named(tx, ref))) or 0) + 1
+        version = number or (tx.value(sa.select(sa.func.max(assets.c.version)).where(*_named(tx, ref))) or 0) + 1
+        if number and tx.value(sa.select(assets.c.version).where(*_named(tx, ref), assets.c.version == number)):
+            raise Conflict(f"{ref.exact(number)} is there already.", "An import brings a version once.")
         same = {
             "project": tx.project,
             "kind": kind,

@@ -192,14 +192,39 @@ def rename(tx: Tx, name: str, new: str) -> dict[str, Any]:
     return get(tx, new)
 
 
-def add_version(tx: Tx, name: str, manifest: dict[str, Any], *, run: str | None, description: str, tags: dict[str, str]) -> dict[str, Any]:
-    """A new version of a name that exists; answers the asset. The run, where told, need not be one of ours."""
+def add_version(
+    tx: Tx,
+    name: str,
+    manifest: dict[str, Any],
+    *,
+    run: str | None,
+    description: str,
+    tags: dict[str, str],
+    number: int | None = None,
+    created_at: float | None = None,
+    updated_at: float | None = None,
+) -> dict[str, Any]:
+    """A new version of a name that exists; answers the asset. The run, where told, need not be one of ours.
+
+    An import gives the version's `number` and times as they were at its source; Conflict if the number is taken.
+    """
     found = get(tx, name)
-    made = catalog.register(tx, found["kind"], name, manifest, run=run, description=description, tags=tags)
+    made = catalog.register(tx, found["kind"], name, manifest, run=run, description=description, tags=tags, number=number)
+    if created_at is not None:
+        where = [assets.c.project == tx.project, assets.c.kind == found["kind"], assets.c.name == name, assets.c.version == made["version"]]
+        tx.run(assets.update().where(*where).values(created_at=created_at, updated_at=updated_at))
+        made = version(tx, name, str(made["version"]))
     if run:
         lineage.link(tx, f"run:{run}", made["ref"], "made")
-    touch(tx, name)
+    if number is None:
+        touch(tx, name)
     return made
+
+
+def times(tx: Tx, name: str, created_at: float, updated_at: float) -> None:
+    """Set when a name was made and last changed, as an import knows it."""
+    found = _must(tx, name)
+    _put(tx, name, {**{key: value for key, value in found.items() if key != "name"}, "created_at": created_at, "updated_at": updated_at})
 
 
 def _full(tx: Tx, found: dict[str, Any]) -> dict[str, Any]:

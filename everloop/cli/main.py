@@ -22,7 +22,7 @@ app = typer.Typer(
 
 PANELS = {
     "Begin": ("demo", "init", "apply", "up", "down", "health"),
-    "Data and pipelines": ("data", "index", "pipelines", "schedule", "runs", "experiments"),
+    "Data and pipelines": ("data", "import", "index", "pipelines", "schedule", "runs", "experiments"),
     "Release and serve": ("models", "gates", "alias", "endpoints", "predict", "chat"),
     "Watch and explain": ("monitors", "traces", "why", "impact", "audit"),
     "Run and govern": ("keys", "members", "projects", "admin", "worker"),

@@ -123,7 +123,7 @@ def from_problem(problem: dict[str, Any], status: int) -> EverloopError:
             stack.extend(cls.__subclasses__())
     code = str(problem.get("type", "")).rsplit(":", 1)[-1]
     cls = _BY_CODE.get(code, EverloopError)
-    what = str(problem.get("detail") or problem.get("title") or f"the server answered {status}")
+    what = str(problem.get("detail") or problem.get("message") or problem.get("title") or f"the server answered {status}")
     if cls is MissingDependency:
         error: EverloopError = EverloopError(what)
         error.status, error.exit_code = MissingDependency.status, MissingDependency.exit_code

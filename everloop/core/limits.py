@@ -324,3 +324,5 @@ ISOLATED_START_SECONDS = 120.0
 """Time that a model in a process of its own has to load."""
 ISOLATED_ANSWER_SECONDS = 25.0
 """Time that it has to answer one batch."""
+IMPORT_MARKS = 200_000
+"""Runs, models and versions of one source that an import notes as brought."""

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from everloop.workspace.gates import Gates
     from everloop.workspace.govern import Govern
     from everloop.workspace.identity import Identity
+    from everloop.workspace.imports import Imports
     from everloop.workspace.labels import Labels
     from everloop.workspace.models import Models
     from everloop.workspace.monitors import Monitors
@@ -211,6 +212,13 @@ class Workspace:
         from everloop.workspace.labels import Labels
 
         return Labels(self)
+
+    @cached_property
+    def imports(self) -> Imports:
+        """Other trackers' records."""
+        from everloop.workspace.imports import Imports
+
+        return Imports(self)
 
     @cached_property
     def models(self) -> Models:

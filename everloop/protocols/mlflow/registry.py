@@ -13,9 +13,10 @@ import orjson
 
 from everloop.assets.registry import STAGE, STAGES
 from everloop.core.errors import BadInput, NotFound
+from everloop.core.principal import Role
 from everloop.protocols.mlflow.registry_search import search_names, search_versions
 from everloop.protocols.mlflow.shapes import IS_PROMPT, PROMPT_TEXT, PROMPT_TYPE, asset_uri, name_of, origin, version_of
-from everloop.protocols.mlflow.sources import source_of
+from everloop.protocols.mlflow.sources import Source, source_of
 from everloop.protocols.mlflow.wire import Call, lacking
 
 KEY_CHARS, VALUE_CHARS = 250, 100_000
@@ -83,19 +84,39 @@ async def create_version(call: Call) -> Any:
     name, source = call.need("name"), call.need("source")
     found, tags = await call.ws.registry.get(call.who, name), _tags(call.pairs())
     run, model = (str(call.get(key) or "") or None for key in ("run_id", "model_id"))
+    brought = _brought(call)
     described = lacking({"source": source, "link": call.get("run_link"), "id": call.ws.clock.new_id()})
     if found["kind"] == "prompt":
         manifest = {**prompt_manifest(tags), "mlflow": lacking({**described, "run": run, "model": model})}
     else:
-        at = await source_of(call, source, run, model)
+        at = Source(source, None, run, model, list(brought["files"])) if "files" in brought else await source_of(call, source, run, model)
         run, model = at.run, at.model
-        described |= lacking({"source": at.source, "artifact_uri": at.uri or at.source, "run": run, "model": model})
+        described |= lacking(
+            {
+                "source": brought.get("source") or at.source,
+                "artifact_uri": None if "files" in brought else at.uri or at.source,
+                "run": run,
+                "model": model,
+            }
+        )
         manifest = {"format": "mlflow", "files": at.files, "mlflow": described}
     more = {"run": run, "description": str(call.get("description", "")), "tags": tags}
+    more |= {key: brought[key] for key in ("number", "created_at", "updated_at") if key in brought}
     made = await call.ws.registry.add_version(call.who, name, manifest, **more)
-    if model and found["kind"] == "model":
+    if model and found["kind"] == "model" and not brought:
         await _note(call, model, name, made["version"])
     return {"model_version": version_of(made)}
+
+
+def _brought(call: Call) -> dict[str, Any]:
+    """What an import (admins') says of a version: its "number", times, and its "files" or "source" where the source is none of ours."""
+    found = call.get("everloop_import")
+    if found is None:
+        return {}
+    call.who.need(Role.admin, "import with numbers and times")
+    if not isinstance(found, dict):
+        raise BadInput("Invalid value for parameter 'everloop_import' supplied: it must be an object.")
+    return found
 
 
 async def _note(call: Call, model: str, name: str, version: int) -> None:
@@ -105,6 +126,8 @@ async def _note(call: Call, model: str, name: str, version: int) -> None:
     except NotFound:
         return
     noted = orjson.loads(logged["tags"].get("mlflow.modelVersions") or "[]")
+    if {"name": name, "version": version} in noted:
+        return
     noted.append({"name": name, "version": version})
     await call.ws.runs.change_model(call.who, model, tags={"mlflow.modelVersions": orjson.dumps(noted).decode()})
 
