@@ -21,6 +21,7 @@ from everloop.core.clock import FakeClock
 from everloop.core.principal import Principal, Role, local_principal
 from everloop.store.records import Records
 
+os.environ.setdefault("EVERLOOP_STATE", tempfile.mkdtemp(prefix="everloop-state-"))  # what runs spool stays out of the user's own folder
 SHARED = Path(__file__).parents[2] / "shared"
 
 

@@ -69,6 +69,39 @@ def columns_of(points: list[Point]) -> dict[str, Columns]:
     return found
 
 
+def series_of(series: Any) -> dict[str, Columns]:
+    """Series that came by column, {key: {"value", "step", "at"}}, looked over as `columns_of` does."""
+    found: dict[str, Columns] = {}
+    total = 0
+    for key, given in series.items() if isinstance(series, dict) else [("", None)]:
+        try:
+            columns = Columns([float(t) for t in given["at"]], [int(s) for s in given["step"]], [float(v) for v in given["value"]])
+            ends = min(columns.step, default=0), max(columns.step, default=0)
+            usable = 0 < len(key) <= RUN_KEY_CHARS and len({len(c) for c in columns}) == 1 and math.isfinite(sum(columns.at))
+        except (KeyError, TypeError, ValueError, OverflowError):
+            usable = False
+        if not usable or not -STEP_MAX <= ends[0] <= ends[1] <= STEP_MAX:
+            raise BadInput(
+                f"The series {key[:80]!r} cannot be used.",
+                f'Send {{key: {{"value": [...], "step": [...], "at": [...]}}}}, lists of one length; keys have 1 to {RUN_KEY_CHARS} characters, steps 64 bits.',
+            )
+        total += len(columns.at)
+        if columns.at:
+            found[key] = columns
+    if total > METRIC_POINTS:
+        raise BadInput(f"{total} metric points were sent at once; at most {METRIC_POINTS} are allowed.", "Send them in several requests.")
+    return found
+
+
+def joined(one: dict[str, Columns], other: dict[str, Columns]) -> dict[str, Columns]:
+    """The points of both."""
+    both = dict(one)
+    for key, columns in other.items():
+        have = both.get(key)
+        both[key] = columns if have is None else Columns(have.at + columns.at, have.step + columns.step, have.value + columns.value)
+    return both
+
+
 def add(tx: Tx, run: str, points: list[Point]) -> None:
     """Insert points of a run and move its latest values forward. The caller has checked that the run is there; BadInput as `columns_of`."""
     add_columns(tx, {(run, key): columns for key, columns in columns_of(points).items()})

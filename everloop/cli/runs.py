@@ -54,9 +54,20 @@ def register(app: typer.Typer) -> None:
         screen.client(start=True).runs.delete(id)
 
     app.add_typer(runs, name="runs")
+    app.command("sync")(sync)
 
     @app.command("experiments")
     def experiments(filter: str = typer.Option("", help="name LIKE 'cred%' and tags.team = 'risk'")) -> None:
         """List experiments, last changed first."""
         for one in screen.client(start=True).runs.experiments(filter):
             typer.echo(f"{one['id']:>6}  {one['name']}")
+
+
+def sync(everything: bool = typer.Option(False, "--all", help="Also what was meant for another server")) -> None:
+    """Send what programs logged offline, or could not send before they ended."""
+    done = screen.client(start=True).runs.sync(everything)
+    for one in done["refused"]:
+        typer.echo(f"refused: run {one['run']}: {one['why']} (kept in {one['file']})", err=True)
+    typer.echo(f"{len(done['runs'])} runs sent, {done['messages']} messages" if done["runs"] else "Nothing waits to be sent.")
+    if done["refused"]:
+        raise typer.Exit(1)

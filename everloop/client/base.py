@@ -99,5 +99,22 @@ def default() -> Client:
 def _namespaces() -> list[str]:
     import everloop.client as package
 
-    plain = {"base", "http", "server", "environment", "tracing", "declare", "upload", "checkout", "dataset_view", "file_cache", "pins"}
+    plain = {
+        "base",
+        "http",
+        "server",
+        "environment",
+        "tracing",
+        "declare",
+        "upload",
+        "checkout",
+        "dataset_view",
+        "file_cache",
+        "pins",
+        "spool",
+        "tracked",
+        "system",
+        "media",
+        "reproduce",
+    }
     return sorted(info.name for info in pkgutil.iter_modules(package.__path__) if info.name not in plain)

@@ -12,38 +12,85 @@ from typing import Any
 
 _SECRET = re.compile(r"(key|token|secret|passw|credential)", re.IGNORECASE)
 GIT_SECONDS = 5.0
+PATCH_BYTES = 5_000_000
+"""Largest patch, or program, that is kept with a run."""
 
 
 @functools.cache
-def environment() -> dict[str, Any]:
-    """{"python", "platform", "packages": {name: version}} of this process."""
+def environment(seed: int | None = None) -> dict[str, Any]:
+    """{"python", "platform", "packages": {name: version}, "hardware", "seeds"?} of this process; `seed` is what the program says it uses."""
     from importlib.metadata import distributions
+
+    from everloop.client import system
 
     packages = {}
     for one in distributions():
         name = one.metadata["Name"]
         if name:
             packages[str(name).lower()] = one.version
-    return {"python": platform.python_version(), "platform": platform.platform(), "packages": dict(sorted(packages.items()))}
+    found = {"python": platform.python_version(), "platform": platform.platform(), "packages": dict(sorted(packages.items()))}
+    found["hardware"] = system.hardware()
+    seeds = {"PYTHONHASHSEED": os.environ.get("PYTHONHASHSEED"), "seed": seed}
+    if any(value is not None for value in seeds.values()):
+        found["seeds"] = {name: value for name, value in seeds.items() if value is not None}
+    return found
 
 
 @functools.cache
 def code() -> dict[str, Any]:
-    """{"command", "commit", "dirty", "repository"} of this process; without the last three where there is no git."""
-    found: dict[str, Any] = {"command": command(sys.argv)}
-    folder = os.path.dirname(os.path.abspath(sys.argv[0])) if sys.argv and os.path.exists(sys.argv[0]) else os.getcwd()
+    """{"command", "argv", "folder", "commit", "branch", "dirty", "root", "repository"} of this process; without the last five where there is no git.
+
+    `argv` is the command in words, secrets masked; `folder` is where it ran, seen from the repository's root.
+    """
+    found: dict[str, Any] = {"command": command(sys.argv), "argv": masked(sys.argv), "folder": os.getcwd()}
+    folder = _folder()
     commit = _git(folder, "rev-parse", "HEAD")
     if commit:
-        found["commit"] = commit
+        root = _git(folder, "rev-parse", "--show-toplevel") or folder
+        found |= {"commit": commit, "branch": _git(folder, "rev-parse", "--abbrev-ref", "HEAD") or "", "root": root}
         found["dirty"] = bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))
+        found["folder"] = os.path.relpath(os.getcwd(), root)
         remote = _git(folder, "config", "--get", "remote.origin.url")
         if remote:
             found["repository"] = re.sub(r"//[^/@]*@", "//", remote)
     return found
 
 
+def sources() -> list[tuple[str, bytes]]:
+    """What git does not have: the changes since the commit as `code/dirty.patch`, and the program where it is not tracked, below `code/untracked/`.
+
+    Nothing larger than PATCH_BYTES.
+    """
+    found: list[tuple[str, bytes]] = []
+    known = code()
+    if known.get("dirty"):
+        patch = _git_bytes(known["root"], "diff", "--binary", "HEAD")
+        if patch and len(patch) <= PATCH_BYTES:
+            found.append(("code/dirty.patch", patch))
+    program = os.path.abspath(sys.argv[0]) if sys.argv and sys.argv[0] else ""
+    if not program.endswith((".py", ".ipynb")) or not os.path.isfile(program) or os.path.getsize(program) > PATCH_BYTES:
+        return found
+    root = known.get("root")
+    inside = root and os.path.realpath(program).startswith(os.path.realpath(root) + os.sep)
+    if inside and _git(root, "ls-files", "--error-unmatch", os.path.realpath(program)) is not None:
+        return found
+    name = os.path.relpath(os.path.realpath(program), os.path.realpath(root)) if inside and root else os.path.basename(program)
+    with open(program, "rb") as file:
+        found.append((f"code/untracked/{name}", file.read()))
+    return found
+
+
+def _folder() -> str:
+    return os.path.dirname(os.path.abspath(sys.argv[0])) if sys.argv and os.path.exists(sys.argv[0]) else os.getcwd()
+
+
 def command(argv: list[str]) -> str:
     """The command line with values of options that look like secrets masked."""
+    return " ".join(masked(argv))
+
+
+def masked(argv: list[str]) -> list[str]:
+    """The words of a command line, values of options that look like secrets masked."""
     shown, hide = [], False
     for word in argv:
         name, equals, _value = word.partition("=")
@@ -55,7 +102,7 @@ def command(argv: list[str]) -> str:
         else:
             hide = word.startswith("-") and bool(_SECRET.search(word))
             shown.append(word)
-    return " ".join(shown)
+    return shown
 
 
 def _git(folder: str, *words: str) -> str | None:
@@ -64,3 +111,11 @@ def _git(folder: str, *words: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _git_bytes(folder: str, *words: str) -> bytes | None:
+    try:
+        done = subprocess.run(["git", "-C", folder, *words], capture_output=True, timeout=GIT_SECONDS)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout if done.returncode == 0 else None

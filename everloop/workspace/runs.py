@@ -92,10 +92,17 @@ class Runs:
         params: Mapping[str, Any] | None = None,
         metrics: list[dict[str, Any]] | dict[str, Any] | None = None,
         tags: Mapping[str, Any] | None = None,
+        series: Mapping[str, Any] | None = None,
     ) -> None:
-        """Add params (set once), metric points ([{"key", "value", "step"?, "at"?}] or {key: value}) and tags, all or nothing."""
-        points = run_metrics.points_of(metrics, self.ws.clock.now()) if metrics else None
-        await self.log_points(who, id, points, params, tags)
+        """Add params (set once), metric points ([{"key", "value", "step"?, "at"?}] or {key: value}) and tags, all or nothing.
+
+        `series` are points by column: {key: {"value": [...], "step": [...], "at": [...]}}.
+        """
+        points = run_metrics.points_of(metrics, self.ws.clock.now()) if metrics else []
+        columns = run_metrics.columns_of(points)
+        if series:
+            columns = run_metrics.joined(columns, run_metrics.series_of(series))
+        await self.log_entry(who, runs.Entry(id, columns, params or {}, tags or {}))
 
     async def log_points(
         self,

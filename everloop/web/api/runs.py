@@ -102,7 +102,7 @@ async def read_by_run(who: Who, ws: Ws, id: str, body: dict[str, Any] = Body()) 
 
 @router.post("/runs/{id}/log", status_code=204)
 async def log_to_run(who: Who, ws: Ws, id: str, request: Request) -> None:
-    """Log to a run, all or nothing: {params?: {}, tags?: {}, metrics?: {key: value} or [{key, value, step?, at?}]}."""
+    """Log to a run, all or nothing: {params?: {}, tags?: {}, metrics?: {key: value} or [{key, value, step?, at?}], series?: {key: {value: [], step: [], at: []}}}."""
     raw = await request.body()
     if len(raw) > BODY_BYTES:
         raise TooLarge(f"The body is {len(raw)} bytes; at most {BODY_BYTES} are allowed.", "Send it in parts.")
@@ -112,7 +112,7 @@ async def log_to_run(who: Who, ws: Ws, id: str, request: Request) -> None:
         raise BadInput(f"The body is not JSON: {error}.", "Numbers that are not finite are the texts NaN, Infinity, -Infinity.") from None
     if not isinstance(body, dict):
         raise BadInput("The body is not an object.", 'Send {"metrics": {"auc": 0.8}}.')
-    await ws.runs.log(who, id, body.get("params"), body.get("metrics"), body.get("tags"))
+    await ws.runs.log(who, id, body.get("params"), body.get("metrics"), body.get("tags"), body.get("series"))
 
 
 @router.delete("/runs/{id}/tags/{key}", status_code=204)

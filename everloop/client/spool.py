@@ -1,0 +1,177 @@
+"""The spool: what a run logs lies in an append-only file of the user's state folder before it is sent, so that no end of the program loses it.
+
+One line a message: its kind (create, log, patch, artifact) and JSON, as it will be sent. Beside it stands how far sending has come. The file of a run that
+ended well and is sent whole is removed; any other is sent by the next program that starts a run with the same server, or by `everloop sync`. Sending a line
+twice changes nothing: points that are there already are not counted again, params, tags and files are set to what they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from everloop.core.errors import Conflict, EverloopError
+
+CREATE, LOG, PATCH, ARTIFACT = b"C", b"L", b"P", b"A"
+SUFFIX = ".spool"
+
+
+def folder() -> Path:
+    """Where spools lie: EVERLOOP_STATE, or everloop in the user's state folder."""
+    given = os.environ.get("EVERLOOP_STATE")
+    base = Path(given) if given else Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "everloop"
+    return base / "runs"
+
+
+def refused(problem: BaseException) -> bool:
+    """Whether the server will answer the same for ever (a deleted run, a param that is another), so that trying again is no use."""
+    return isinstance(problem, EverloopError) and problem.status < 500 and problem.status not in (401, 403, 408, 429)
+
+
+class Spool:
+    """One run's file. `head` is its first line: {"server", "id"}. BlockingIOError where a living program has it."""
+
+    def __init__(self, path: Path, head: dict[str, Any] | None = None) -> None:
+        import orjson
+
+        self.path = path
+        self.files = path.with_suffix(".files")
+        self._fd = os.open(path, os.O_RDWR | os.O_APPEND | (os.O_CREAT if head is not None else 0), 0o600)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._fd)
+            raise
+        if head is not None and os.fstat(self._fd).st_size == 0:
+            _write(self._fd, orjson.dumps(head) + b"\n")
+        self._mark = os.open(path.with_suffix(".sent"), os.O_RDWR | os.O_CREAT, 0o600)
+        self._reader = path.open("rb")
+        first = self._reader.readline()
+        self.head: dict[str, Any] = orjson.loads(first) if first.endswith(b"\n") else {}
+        done = os.pread(self._mark, 20, 0)
+        self.offset = int(done) if done.isdigit() else len(first)
+
+    def add(self, kind: bytes, body: bytes) -> None:
+        """Append one message. It outlives the program from here on."""
+        _write(self._fd, kind + body + b"\n")
+
+    def keep(self, name: str, data: bytes | Path) -> None:
+        """Append a file of the run: a copy of it lies beside the spool until it is sent."""
+        import orjson
+
+        self.files.mkdir(mode=0o700, exist_ok=True)
+        copy = self.files / f"{len(list(self.files.iterdir()))}-{os.urandom(4).hex()}"
+        if isinstance(data, Path):
+            shutil.copyfile(data, copy)
+        else:
+            copy.write_bytes(data)
+        self.add(ARTIFACT, orjson.dumps({"name": name, "file": copy.name}))
+
+    def send(self, http: Any) -> int:
+        """Send what waits, in order; how many messages. Stops at the first that cannot be sent, and raises why."""
+        count = 0
+        for kind, body, end in self._waiting():
+            self._send(http, kind, body)
+            self.offset = end
+            os.pwrite(self._mark, b"%020d" % end, 0)
+            count += 1
+        return count
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing waits."""
+        return os.fstat(self._fd).st_size <= self.offset
+
+    @property
+    def size(self) -> int:
+        """Bytes that wait."""
+        return max(0, os.fstat(self._fd).st_size - self.offset)
+
+    def close(self, remove: bool = False) -> None:
+        """Let go of the file; with `remove`, all of it is sent."""
+        if remove:
+            shutil.rmtree(self.files, ignore_errors=True)
+            self.path.unlink(missing_ok=True)
+            self.path.with_suffix(".sent").unlink(missing_ok=True)
+        self._reader.close()
+        for fd in (self._mark, self._fd):
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+    def set_aside(self) -> Path:
+        """Keep the file under another name: the server refuses it for good."""
+        return self.path.rename(self.path.with_suffix(".refused"))
+
+    def _waiting(self) -> Iterator[tuple[bytes, bytes, int]]:
+        while True:
+            self._reader.seek(self.offset)
+            line = self._reader.readline()
+            if not line.endswith(b"\n"):  # nothing, or one that is being written (or was, when the program was killed)
+                return
+            yield line[:1], line[1:-1], self.offset + len(line)
+
+    def _send(self, http: Any, kind: bytes, body: bytes) -> None:
+        import orjson
+
+        run = f"/api/v1/runs/{self.head['id']}"
+        as_json = {"content-type": "application/json"}
+        if kind == LOG:
+            http.request("POST", f"{run}/log", data=body, headers=as_json)
+        elif kind == PATCH:
+            http.request("PATCH", run, data=body, headers=as_json)
+        elif kind == CREATE:
+            with contextlib.suppress(Conflict):  # an earlier try came through
+                http.request("POST", "/api/v1/runs", data=body, headers=as_json)
+        elif kind == ARTIFACT:
+            told = orjson.loads(body)
+            copy = self.files / told["file"]
+            if not copy.exists():  # it was sent, and the program killed before it could note that
+                return
+            with copy.open("rb") as file:
+                http.put(f"{run}/artifacts/{quote(told['name'])}", data=file)
+            copy.unlink()
+
+
+def leftovers(server: str | None = None) -> Iterator[Spool]:
+    """Spools that no living program has, oldest first: those for `server`, or all. The caller closes each."""
+    for path in sorted(folder().glob(f"*{SUFFIX}"), key=lambda p: p.stat().st_mtime if p.exists() else 0.0):
+        try:
+            spool = Spool(path)
+        except OSError:  # a living program's, or just sent by another one
+            continue
+        if not spool.head:
+            spool.close(remove=True)  # the program was killed before it had logged anything
+        elif server is None or spool.head.get("server") in (server, None):
+            yield spool
+        else:
+            spool.close()
+
+
+def sync(http: Any, everything: bool = False) -> dict[str, Any]:
+    """Send all leftovers of this server (with `everything`, of any): {"runs", "messages", "refused": [{"run", "file", "why"}]}. Raises where it does not answer."""
+    found: dict[str, Any] = {"runs": [], "messages": 0, "refused": []}
+    for spool in leftovers(None if everything else http.url):
+        try:
+            found["messages"] += spool.send(http)
+            found["runs"].append(spool.head["id"])
+            spool.close(remove=True)
+        except (EverloopError, OSError) as problem:
+            final = refused(problem)
+            kept = spool.set_aside() if final else spool.path
+            spool.close()
+            if not final:
+                raise
+            found["refused"].append({"run": spool.head["id"], "file": str(kept), "why": str(problem)})
+    return found
+
+
+def _write(fd: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
