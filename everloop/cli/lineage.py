@@ -31,6 +31,7 @@ def alias(ref: str, name: str, decision: str = typer.Option(None, help="Gate dec
 
 def why(
     id: str = typer.Argument(help="A trace's id or its first characters, an answer's id, a reference, a run's or decision's id"),
+    all: bool = typer.Option(False, "--all", help="Earlier loads of the same data set too, one by one."),
     as_json: bool = screen.JSON,
 ) -> None:
     """What an answer, a version, a run or a decision rests on."""
@@ -43,8 +44,14 @@ def why(
     if found.get("trace"):
         _say_answer(found["trace"], found["id"])
     typer.echo(f"{found['what']} {found['id']} rests on:")
+    earlier = found.get("earlier") if not all else None
+    hidden = set(earlier["hidden"]) if earlier else set()
+    chains = {chain["after"]: chain["count"] for chain in earlier["chains"]} if earlier else {}
     for node in found["nodes"]:
-        typer.echo(f"  {node['ref']:<40} {_title(node)}")
+        if node["ref"] not in hidden:
+            typer.echo(f"  {node['ref']:<40} {_title(node)}")
+        if node["ref"] in chains:
+            typer.echo(f"  {'':<40} and {screen.counted(chains[node['ref']], 'earlier version')} that it was loaded onto (all: --all)")
     for decision in found["decisions"]:
         typer.echo(f"  decision {decision['id']}: {decision['verdict']} for {decision['alias']}: {decision['why']}")
         typer.echo(f"    {_who(decision)}")
@@ -95,5 +102,7 @@ def impact(ref: str) -> None:
         typer.echo(f"  {node['ref']:<40} {node.get('title', '')}")
     for live in found["live"]:
         typer.echo(f"  live: endpoint {live['endpoint']} answers with {live['release']} ({live['alias']})")
+    rows = found.get("predictions") or {}
     for ref, count in (found.get("answers") or {}).items():
-        typer.echo(f"  {count} calls answered by {ref}")
+        told = f" ({screen.counted(rows[ref], 'row')})" if rows.get(ref) else ""
+        typer.echo(f"  {screen.counted(count, 'call')} answered by {ref}{told}")

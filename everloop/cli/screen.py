@@ -87,6 +87,11 @@ def interval(found: Sequence[float] | None) -> str:
     return f"{found[0]:.4g} to {found[1]:.4g}" if found else ""
 
 
+def counted(n: int, what: str) -> str:
+    """A count with its noun: "1 call", "3,000 calls"."""
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
 def cut(value: Any, chars: int) -> str:
     """A text, or another value as JSON, cut to `chars` characters; nothing for None."""
     text = value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False, default=str)

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from everloop.assets import catalog, lineage, run_links
 from everloop.core.errors import NotFound
 from everloop.core.refs import KINDS, Ref
+from everloop.govern import folding
 from everloop.store.records import Tx
 from everloop.store.schema import alias_moves, decisions, endpoints, runs
 
@@ -88,10 +89,12 @@ def why_release(tx: Tx, ref: str) -> dict[str, Any]:
         target = ahead.pop()
         ahead += [e["source"] for e in edges if e["target"] == target and e["source"] not in behind]
         behind.update(ahead)
+    kept = [e for e in edges if e["target"] in behind]
     return {
         "subject": ref,
         "nodes": [node for node, name in zip(nodes, walked["nodes"], strict=True) if name in behind],
-        "edges": [e for e in edges if e["target"] in behind],
+        "edges": kept,
+        "earlier": folding.earlier(ref, kept),
         "cut": walked["cut"],
         "decisions": decisions_of(tx, ref),
         "moves": moves_of(tx, ref),

@@ -290,16 +290,16 @@ def _said(outputs: str | None) -> str:
     return str(found.get("text") or found.get("content") or "") if isinstance(found, dict) else str(found or "")
 
 
-def count_by_release(con: Any, project: str, releases: Sequence[str]) -> dict[str, int]:
-    """How many traces each of these releases answered."""
-    counts = dict(
-        con.execute(
-            "SELECT release, count(DISTINCT trace_id) FROM spans WHERE project = ? AND root AND release IN (SELECT unnest(?::VARCHAR[])) "
-            "GROUP BY release",
-            [project, list(releases)],
-        ).fetchall()
-    )
-    return {release: int(counts.get(release, 0)) for release in releases}
+def count_by_release(con: Any, project: str, releases: Sequence[str]) -> tuple[dict[str, int], dict[str, int]]:
+    """How many traces each of these releases answered, and how many rows it predicted: ({release: traces}, {release: predictions})."""
+    counted = []
+    for what in ("count(DISTINCT trace_id) FROM spans WHERE root AND", "count(*) FROM predictions WHERE"):
+        found = con.execute(
+            f"SELECT release, {what} project = ? AND release IN (SELECT unnest(?::VARCHAR[])) GROUP BY release", [project, list(releases)]
+        )
+        counts = dict(found.fetchall())
+        counted.append({release: int(counts.get(release, 0)) for release in releases})
+    return counted[0], counted[1]
 
 
 def _cursor(text: str | None) -> tuple[int, str] | None:

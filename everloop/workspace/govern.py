@@ -11,7 +11,7 @@ from everloop.core.errors import BadInput, NotFound
 from everloop.core.limits import PAGE_ROWS_MAX
 from everloop.core.principal import Principal, Role
 from everloop.core.refs import KINDS
-from everloop.govern import questions
+from everloop.govern import changes, questions
 from everloop.store import audit
 
 if TYPE_CHECKING:
@@ -48,11 +48,16 @@ class Govern:
         return await self._why_trace(who, id, match[2], trace)
 
     async def impact(self, who: Principal, ref: str) -> dict[str, Any]:
-        """What rests on an asset version: versions, runs, releases, live endpoints, and how many calls they answered (a batch is one call)."""
+        """What rests on an asset version: versions, runs, releases, live endpoints, and how many calls ("answers", a batch is one) and rows
+        ("predictions") each release answered."""
         who.need(Role.viewer)
         found = await self.ws.records.read(who, lambda tx: questions.impact(tx, ref))
-        counts = await self.ws.traces.count_by_release(who, found["releases"])
-        return {**found, "answers": counts}
+        calls, rows = await self.ws.traces.count_by_release(who, found["releases"])
+        return {**found, "answers": calls, "predictions": rows}
+
+    async def changes(self, who: Principal, ref: str, against: str | None) -> dict[str, Any]:
+        """What differs between a version and the one it would replace, in data, code and settings, and who started it (govern.changes)."""
+        return await self.ws.records.read(who.need(Role.viewer), lambda tx: changes.changes(tx, ref, against))
 
     async def beside(self, who: Principal, runs: Sequence[str]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
         """The exact versions that runs read, and those they made: ({run: references}, {run: references})."""

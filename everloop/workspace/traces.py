@@ -196,7 +196,7 @@ class Traces:
         await self.ws.telemetry.flush()
         return await self.ws.telemetry.query(lambda con: queries.calls(con, who.project, endpoint, since, until, limit, texts))
 
-    async def count_by_release(self, who: Principal, releases: Sequence[str]) -> dict[str, int]:
-        """How many traces each release answered."""
+    async def count_by_release(self, who: Principal, releases: Sequence[str]) -> tuple[dict[str, int], dict[str, int]]:
+        """How many traces each release answered, and how many rows it predicted."""
         who.need(Role.viewer)
         return await self.ws.telemetry.query(lambda con: queries.count_by_release(con, who.project, releases))

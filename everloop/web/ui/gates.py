@@ -50,8 +50,9 @@ async def decision(page: Page, id: str) -> Response:
     moves = await ws.assets.alias_history(who, found["kind"], found["name"], found["alias"])
     moved = next((m for m in moves if m["decision"] == id), None)
     evidence = await _evidence(page, found)
+    changed = await ws.govern.changes(who, found["ref"], found["against"])
     return await page.render(
-        "decision.html", f"{found['ref']} as {found['alias']}", [("Gates", "/ui/gates")], d=found, moved=moved, evidence=evidence
+        "decision.html", f"{found['ref']} as {found['alias']}", [("Gates", "/ui/gates")], d=found, moved=moved, evidence=evidence, changed=changed
     )
 
 

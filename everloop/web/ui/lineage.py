@@ -26,11 +26,16 @@ async def lineage(page: Page) -> Response:
     impact: dict[str, Any] = {}
     if trace is None and side != "why" and subject.partition(":")[0] != "trace":
         impact = await page.ws.govern.impact(page.who, subject)
-    nodes, edges = _joined(why if side != "impact" else {}, impact)
+    earlier = why.get("earlier") or {"hidden": [], "chains": []}
+    every = page.word("all") is not None
+    nodes, edges = _joined(_folded(why, [] if every else earlier["hidden"]) if side != "impact" else {}, impact)
     if trace is not None:
         nodes, edges = _with_trace(nodes, edges, trace, str(why["id"]))
     here = f"trace:{trace['trace_id']}" if trace is not None else subject
-    live = [{**one, "calls": impact.get("answers", {}).get(one["release"])} for one in impact.get("live", [])]
+    live = [
+        {**one, "calls": impact.get("answers", {}).get(one["release"]), "rows": impact.get("predictions", {}).get(one["release"])}
+        for one in impact.get("live", [])
+    ]
     return await page.render(
         "lineage.html",
         _title(why, ref),
@@ -41,8 +46,9 @@ async def lineage(page: Page) -> Response:
         why=why,
         subject=subject,
         trace=trace,
-        picture=graph.lineage(nodes, edges, here, page.url, whole=page.word("all") is not None),
-        whole=page.word("all") is not None or len(nodes) <= graph.SMALL,
+        picture=graph.lineage(nodes, edges, here, page.url, whole=every),
+        whole=every or (len(nodes) <= graph.SMALL and not earlier["hidden"]),
+        chains=[] if every or side == "impact" else earlier["chains"],
         nodes=nodes,
         drawn=graph.NODES_DRAWN,
         cut=why.get("cut") or impact.get("cut"),
@@ -64,6 +70,13 @@ def _title(why: dict[str, Any], ref: str) -> str:
     if why.get("trace"):
         return f"Why this {'prediction' if why['what'] == 'prediction' else 'answer'}"
     return f"Lineage of {why['subject'] if why['what'] != 'decision' else ref[:12]}"
+
+
+def _folded(why: dict[str, Any], hidden: list[str]) -> dict[str, Any]:
+    """The graph without what is told as one line of earlier versions."""
+    gone = set(hidden)
+    edges = [e for e in why.get("edges", []) if e["source"] not in gone and e["target"] not in gone]
+    return {"nodes": [n for n in why.get("nodes", []) if n["ref"] not in gone], "edges": edges}
 
 
 def _joined(*found: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

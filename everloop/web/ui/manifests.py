@@ -138,7 +138,7 @@ async def _release(page: View, asset: dict[str, Any], manifest: dict[str, Any]) 
     endpoints = (await page.ws.endpoints.list(page.who))["items"]
     serving = [{"endpoint": e["name"], "alias": part["alias"]} for e in endpoints for part in e["live"] if part["ref"] == asset["ref"]]
     decisions = await page.ws.gates.decisions(page.who, "release", asset["name"], asset["version"], limit=20)
-    calls = await page.ws.traces.count_by_release(page.who, [asset["ref"]])
+    calls, _ = await page.ws.traces.count_by_release(page.who, [asset["ref"]])
     return {"pins": pins, "params": mapping(manifest.get("params")), "serving": serving, "decisions": decisions, "calls": calls[asset["ref"]]}
 
 
