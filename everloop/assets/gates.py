@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from everloop.assets import catalog
+from everloop.assets import catalog, gate_suites
 from everloop.core.errors import BadInput, Conflict, Forbidden, NotFound
 from everloop.core.limits import PAGE_ROWS
 from everloop.core.principal import Role
@@ -92,10 +92,13 @@ def remove(tx: Tx, kind: str, name: str, alias: str) -> None:
 def store_decision(
     tx: Tx, ref: Ref, alias: str, spec: dict[str, Any], verdict: str, why: str, scores: list[dict[str, Any]], against: int | None, evidence: str = ""
 ) -> dict[str, Any]:
-    """Freeze a decision about exactly one version. Whether a person must approve follows the gate's `approval`."""
+    """Freeze a decision about exactly one version. Whether a person must approve follows the gate's `approval`, and whether its suite changed."""
     asset = catalog.get(tx, ref)
     approval = "not_needed"
-    if verdict == "pass" and (spec.get("approval") == "always" or (spec.get("approval") == "not_first" and against is not None)):
+    other_suite = gate_suites.changed(tx, ref, alias, spec) if verdict == "pass" else ""
+    if other_suite:
+        approval, why = "pending", f"{why} {other_suite}"
+    elif verdict == "pass" and (spec.get("approval") == "always" or (spec.get("approval") == "not_first" and against is not None)):
         approval = "pending"
     row = {
         "id": tx.clock.new_id(),

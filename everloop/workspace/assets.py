@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -78,6 +79,9 @@ class Assets:
             return manifest
         read = lambda digest: self.ws.objects.get(who.project, digest)
         full, cases = await asyncio.to_thread(suites.checked, manifest, read)
+        if full.get("dataset"):  # exact, so that the cases of a version stay what they are; apply may declare it before the data are there
+            with contextlib.suppress(NotFound):
+                full["dataset"] = str(await self.resolve(who, full["dataset"]))
         if cases is not None:
             full["cases"] = {"path": "cases.jsonl", **await self.put_object(who, cases)}
         return full

@@ -205,8 +205,10 @@ def put(tx: Tx, name: str, spec: dict[str, Any]) -> dict[str, Any]:
     """Keep a checked spec as pipeline `name`, and its schedule if it has one; NotFound for code that is not there."""
     if spec.get("code"):
         catalog.resolve(tx, spec["code"])
-    tx.upsert(pipelines, {"project": tx.project, "name": name, "spec": spec, "updated_at": tx.now, "updated_by": tx.who.name})
-    audit.record(tx, "pipeline.put", f"pipeline:{name}")
+    before = tx.value(sa.select(pipelines.c.spec).where(pipelines.c.project == tx.project, pipelines.c.name == name))
+    if before != spec:  # what is put again as it is was not changed: gates ask since when a pipeline stands
+        tx.upsert(pipelines, {"project": tx.project, "name": name, "spec": spec, "updated_at": tx.now, "updated_by": tx.who.name})
+        audit.record(tx, "pipeline.put", f"pipeline:{name}")
     if spec.get("schedule"):
         put_schedule(tx, name, name, spec["schedule"], {}, True)
     return _get(tx, name)
