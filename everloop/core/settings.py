@@ -35,6 +35,7 @@ class Settings:
     public_url: how browsers reach the server where that is not its own address (a proxy): https://everloop.example.com
     oidc_*: sign-in by an identity provider, off without an issuer (see web/oidc.py); oidc_roles: `group=project:role, ...`.
     objects: s3://BUCKET/PREFIX, where objects lie in a bucket (extra `s3`); "" means a folder under home.
+    engine_hosts: hosts, addresses and networks inside one's own network that engines may call: vllm.internal, 10.1.0.0/16 (engines/reach.py).
     fsync: False only for tests of other things: acknowledged writes then survive a crash of the process, not of the machine.
     """
 
@@ -45,6 +46,7 @@ class Settings:
     objects: str = ""
     workers: int = 1
     fsync: bool = True
+    engine_hosts: str = ""
     test_reset: bool = False
     public_url: str = ""
     oidc_issuer: str = ""
@@ -91,5 +93,15 @@ def _flag(raw: object) -> bool:
     raise ValueError(text)
 
 
-_KINDS = {"home": Path, "host": str, "port": int, "records_url": str, "objects": str, "workers": int, "fsync": _flag, "test_reset": _flag}
+_KINDS = {
+    "home": Path,
+    "host": str,
+    "port": int,
+    "records_url": str,
+    "objects": str,
+    "engine_hosts": str,
+    "workers": int,
+    "fsync": _flag,
+    "test_reset": _flag,
+}
 _KINDS |= dict.fromkeys(("public_url", "oidc_issuer", "oidc_client_id", "oidc_client_secret", "oidc_scopes", "oidc_groups", "oidc_roles"), str)

@@ -8,26 +8,28 @@ import time
 import weakref
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from everloop.core.errors import UpstreamFailed
 from everloop.core.limits import LLM_ANSWER_BYTES, LLM_ATTEMPTS, LLM_CONNECT_SECONDS, LLM_FIRST_BYTE_SECONDS, LLM_RETRY_MAX_SECONDS, LLM_RETRY_SECONDS
+from everloop.engines import reach
 
 RETRIED = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
 """Statuses after which the same request is sent again."""
-_sessions: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
+_sessions: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[bool, Any]] = weakref.WeakKeyDictionary()
 
 
-def session() -> Any:
-    """The running loop's aiohttp session; made at first use."""
+def session(named: bool = False) -> Any:
+    """The running loop's aiohttp session for hosts that are (`named`) or are not allowed by name (see engines/reach.py); made at first use."""
     import aiohttp
 
-    loop = asyncio.get_running_loop()
-    found = _sessions.get(loop)
+    mine = _sessions.setdefault(asyncio.get_running_loop(), {})
+    found = mine.get(named)
     if found is None or found.closed:
-        connector = aiohttp.TCPConnector(limit=0, limit_per_host=0, ttl_dns_cache=300, keepalive_timeout=60)
+        connector = aiohttp.TCPConnector(limit=0, limit_per_host=0, ttl_dns_cache=300, keepalive_timeout=60, socket_factory=reach.opener(named))
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=LLM_CONNECT_SECONDS, sock_read=LLM_FIRST_BYTE_SECONDS)
         jar = aiohttp.DummyCookieJar()
-        found = _sessions[loop] = aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=_proxied(), cookie_jar=jar)
+        found = mine[named] = aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=_proxied(), cookie_jar=jar)
     return found
 
 
@@ -38,10 +40,25 @@ def _proxied() -> bool:
 
 
 async def close() -> None:
-    """Close the running loop's session, if there is one."""
-    found = _sessions.pop(asyncio.get_running_loop(), None)
-    if found is not None and not found.closed:
-        await found.close()
+    """Close the running loop's sessions, if there are any."""
+    for found in _sessions.pop(asyncio.get_running_loop(), {}).values():
+        if not found.closed:
+            await found.close()
+
+
+async def _session_for(url: str) -> Any:
+    """The session that a URL is asked by. Through a proxy, which is the operator's and connects itself, the host's addresses are judged before."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if not _proxied():
+        return session(reach.current().names(host))
+    if bad := await asyncio.to_thread(reach.resolved, host, parts.port or (443 if parts.scheme == "https" else 80)):
+        raise _out_of_reach(url, f"{reach.REFUSED} ({bad[0]})")
+    return session(named=True)
+
+
+def _out_of_reach(url: str, told: str) -> UpstreamFailed:
+    return UpstreamFailed(f"{_host(url)} is not called: {told}.", reach.HINT.format(host=urlsplit(url).hostname), upstream_status=None)
 
 
 async def post(url: str, headers: Mapping[str, str], body: bytes, *, deadline: float = float("inf"), attempts: int = LLM_ATTEMPTS) -> Any:
@@ -60,7 +77,7 @@ async def post(url: str, headers: Mapping[str, str], body: bytes, *, deadline: f
         pause = LLM_RETRY_SECONDS * 2**attempt
         try:
             async with asyncio.timeout(min(left, LLM_FIRST_BYTE_SECONDS)):
-                response = await session().post(url, data=body, headers=headers, allow_redirects=False)
+                response = await (await _session_for(url)).post(url, data=body, headers=headers, allow_redirects=False)
                 if response.status == 200:
                     return response
                 text = (await response.content.read(20_000)).decode("utf-8", "replace")
@@ -75,6 +92,8 @@ async def post(url: str, headers: Mapping[str, str], body: bytes, *, deadline: f
         except TimeoutError:
             failure = UpstreamFailed(f"{_host(url)} began no answer within {min(left, LLM_FIRST_BYTE_SECONDS):.0f} s.", upstream_status=504)
         except (aiohttp.ClientError, OSError) as error:
+            if reach.REFUSED in str(error):
+                raise _out_of_reach(url, _refusal(error)) from error
             failure = UpstreamFailed(
                 f"{_host(url)} cannot be reached: {_why(error)}.",
                 "Check that the server is up and its base_url.",
@@ -184,7 +203,11 @@ def _why(error: Exception) -> str:
     return str(getattr(cause, "strerror", None) or error or type(error).__name__)
 
 
-def _host(url: str) -> str:
-    from urllib.parse import urlsplit
+def _refusal(error: Exception) -> str:
+    """Which address a connection was refused to, where several were tried the first."""
+    text = str(error)
+    return text[text.index(reach.REFUSED) :].partition(")")[0] + ")"
 
+
+def _host(url: str) -> str:
     return urlsplit(url).netloc or url

@@ -20,6 +20,7 @@ from everloop.core.errors import BadInput, TooLarge
 from everloop.core.limits import UPLOAD_BYTES
 from everloop.core.principal import DEFAULT_PROJECT, SYSTEM
 from everloop.core.settings import Settings
+from everloop.engines import reach
 from everloop.engines.prices import cost
 from everloop.store.files import write_error
 from everloop.store.objects import Objects
@@ -85,6 +86,7 @@ class Workspace:
         return self
 
     async def _open(self) -> None:
+        reach.configure(self.settings)
         await asyncio.to_thread(self.objects.check)
         await asyncio.to_thread(self.records.open)
         await self.records.write(SYSTEM, default_project)
