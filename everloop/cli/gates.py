@@ -12,6 +12,9 @@ from everloop.core.errors import GateRefused
 _ID = typer.Argument(help="The decision's id, or its first characters")
 _WHY = typer.Option("", help="Why; it stays on the record")
 
+CASE_CHARS = 200
+"""Characters of an answer that a case is shown with."""
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
@@ -87,11 +90,40 @@ def pending(limit: int = typer.Option(100, help="How many"), as_json: bool = scr
     _say_list(screen.client().gates.decisions(approval="pending", limit=limit), as_json, "Nothing waits for approval.")
 
 
-def show(id: str = _ID, as_json: bool = screen.JSON) -> None:
+def show(
+    id: str = _ID,
+    cases: bool = typer.Option(False, "--cases", help="A chat's questions one by one: what was expected, what came, the wrong ones first"),
+    wrong: bool = typer.Option(False, "--wrong", help="Only the questions that went wrong"),
+    as_json: bool = screen.JSON,
+) -> None:
     """Show a decision: its verdict, and every requirement with figure, interval and reason."""
     client = screen.client()
     found = client.gates.decision(_full(id))
-    screen.say_json(found) if as_json else say_decision(found, found["alias"] in client.assets.get(found["ref"])["aliases"])
+    told = [case for case in client.gates.cases(found["id"]) if not (wrong and case["right"])] if cases or wrong else []
+    if as_json:
+        return screen.say_json({**found, **({"cases": told} if cases or wrong else {})})
+    say_decision(found, found["alias"] in client.assets.get(found["ref"])["aliases"])
+    if cases or wrong:
+        say_cases(told)
+
+
+def say_cases(cases: list[dict[str, Any]]) -> None:
+    """Print questions one by one: right or wrong and why, then expected and got."""
+    for case in cases:
+        sign, colour = ("right", "green") if case["right"] else ("WRONG", "red")
+        typer.echo(f"\n{typer.style(sign, fg=colour)} {case['question']}  ({case['kind'].replace('_', ' ')})")
+        typer.echo(f"  {case['why']}")
+        for name, value in (
+            ("expected", ", ".join(case["expected_sources"])),
+            ("found", ", ".join(case["found"])),
+            ("answer wanted", case["expected_answer"]),
+        ):
+            if value:
+                typer.echo(f"  {name}: {screen.cut(value, CASE_CHARS)}")
+        if not case["right"] or case["covered"] is not None:
+            typer.echo(f"  got: {screen.cut(case['answer'] or '-', CASE_CHARS)}")
+    if not cases:
+        typer.echo("\nNo question to show.")
 
 
 def approve(id: str = _ID, why: str = _WHY, move: bool = typer.Option(True, help="Move the alias at once"), as_json: bool = screen.JSON) -> None:

@@ -44,6 +44,11 @@ class Gates:
         """One decision."""
         return self._http.get(f"/api/v1/decisions/{id}")
 
+    def cases(self, id: str) -> list[dict[str, Any]]:
+        """A chat decision's cases one by one, the wrong ones first: {"question", "kind", "right", "why", "hit", "expected_sources", "found",
+        "expected_answer", "answer", "declined", ...}."""
+        return self._http.get(f"/api/v1/decisions/{id}/cases")["items"]
+
     def approve(self, id: str, why: str = "", move: bool = True) -> dict[str, Any]:
         """Approve a decision that waits; with `move` its alias moves at once."""
         return self._http.post(f"/api/v1/decisions/{id}/approve", json={"why": why, "move": move})

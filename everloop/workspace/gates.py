@@ -105,6 +105,13 @@ class Gates:
             raise NotFound(f"Decision {id} has no evidence kept.")
         return dict(orjson.loads(await self.ws.assets.get_object(who, found["evidence"])))
 
+    async def cases(self, who: Principal, id: str) -> list[dict[str, Any]]:
+        """A chat decision's cases one by one, expected and got, the wrong ones first (see evaluate/cases); nothing where its suite has no cases."""
+        from everloop.evaluate.cases import judged
+
+        kept = ((await self.evidence(who, id)).get("candidate") or {}).get("cases") or []
+        return sorted((judged(case) for case in kept if isinstance(case, dict)), key=lambda case: bool(case["right"]))
+
     async def approve(self, who: Principal, id: str, why: str = "", *, move: bool = True) -> dict[str, Any]:
         """A person approves a decision that waits; with `move`, the alias moves at once."""
         who.need(Role.approver, "approve a decision")

@@ -89,3 +89,15 @@ def test_monitors_are_declared_and_look(credit: Client, run: Run) -> None:  # no
     assert shown["spec"]["every"] == "6h" and shown["alerts"] == []
     assert "every 6h over 3 days" in run("monitors", "show", "credit")[1]
     assert run("monitors", "alerts")[1] == "No alarm is on record.\n"
+
+
+def test_a_chat_decision_shows_its_questions(client: Client, run: Run, tmp_path: Path) -> None:  # noqa: F811
+    client.prompts.put("bot", "Answer from {{ context }}")
+    client.assets.release("bot", "chat", {"prompt": "prompt:bot"}, {"engine": {"name": "extractive"}})
+    client.suites.put("bot", [{"question": "How many wheels?", "expected_sources": ["a.md"]}, {"question": "Who won?", "kind": "off_topic"}])
+    client.gates.declare("release", "bot", suite="suite:bot", requirements=["hit_rate@4 >= 0.1"])
+    decision = client.gates.evaluate("release:bot")["id"]
+    assert [case["right"] for case in client.gates.cases(decision)] == [False, True]
+    code, out, err = run("gates", "show", decision, "--wrong")
+    assert code == 0 and "WRONG How many wheels?" in out and "expected: a.md" in out and "Who won?" not in out, err
+    assert "right Who won?" in run("gates", "show", decision, "--cases")[1]

@@ -66,6 +66,12 @@ async def evidence(who: Who, ws: Ws, id: str) -> dict[str, Any]:
     return await ws.gates.evidence(who, id)
 
 
+@router.get("/decisions/{id}/cases")
+async def cases(who: Who, ws: Ws, id: str) -> dict[str, Any]:
+    """A chat decision's cases: expected and got, hit or miss, and why; the wrong ones first."""
+    return {"items": await ws.gates.cases(who, id), "next": None}
+
+
 @router.post("/decisions/{id}/approve")
 async def approve(who: Who, ws: Ws, id: str, body: dict[str, Any] = Body(default={})) -> dict[str, Any]:
     """Approve a decision that waits: {why?, move?: true}."""
@@ -84,6 +90,7 @@ rights = {
         "GET /api/v1/decisions",
         "GET /api/v1/decisions/{id}",
         "GET /api/v1/decisions/{id}/evidence",
+        "GET /api/v1/decisions/{id}/cases",
     ),
     "editor": (
         "PUT /api/v1/gates/{kind}/{name}/{alias}",

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from everloop.core.errors import BadInput, NotFound
 from everloop.core.limits import REASON_CHARS
+from everloop.evaluate.cases import judged
 from everloop.web.deps import check_csrf
 from everloop.web.ui.page import Page, View
 
@@ -80,16 +81,21 @@ async def _evidence(page: View, found: dict[str, Any]) -> dict[str, Any] | None:
         return None
     candidate, against = body.get("candidate") or {}, body.get("against") or {}
     cases = [c for c in candidate.get("cases") or [] if isinstance(c, dict)]
-    told = page.word("case") or "0"
-    first = int(told) if told.isdigit() else 0
+    at = page.word("case") or "0"
+    first = int(at) if at.isdigit() else 0
+    told = [{**c, "told": judged(c)} for c in cases]
+    wrong = [c for c in told if not c["told"]["right"]]
+    shown = wrong if page.word("wrong") else told
     held = {c.get("id"): c for c in against.get("cases") or [] if isinstance(c, dict)}
     return {
         "n": candidate.get("n"),
         "task": candidate.get("task"),
-        "cases": [{**c, "held": held.get(c.get("id"))} for c in cases[first : first + CASES]],
+        "cases": [{**c, "held": held.get(c.get("id"))} for c in shown[first : first + CASES]],
         "first": first,
         "size": CASES,
-        "total": len(cases),
+        "total": len(shown),
+        "all": len(cases),
+        "wrong": len(wrong),
         "confusion": _confusion(candidate),
     }
 
