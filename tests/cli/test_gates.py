@@ -91,7 +91,7 @@ def test_monitors_are_declared_and_look(credit: Client, run: Run) -> None:  # no
     assert run("monitors", "alerts")[1] == "No alarm is on record.\n"
 
 
-def test_a_chat_decision_shows_its_questions(client: Client, run: Run, tmp_path: Path) -> None:  # noqa: F811
+def test_a_chat_decision_shows_its_questions(client: Client, run: Run) -> None:  # noqa: F811
     client.prompts.put("bot", "Answer from {{ context }}")
     client.assets.release("bot", "chat", {"prompt": "prompt:bot"}, {"engine": {"name": "extractive"}})
     client.suites.put("bot", [{"question": "How many wheels?", "expected_sources": ["a.md"]}, {"question": "Who won?", "kind": "off_topic"}])
