@@ -8,7 +8,6 @@ from fastapi import APIRouter, Request, Response
 
 from everloop.core.errors import BadInput, NotFound
 from everloop.core.limits import REASON_CHARS
-from everloop.evaluate.cases import judged
 from everloop.web.deps import check_csrf
 from everloop.web.ui.page import Page, View
 
@@ -75,6 +74,8 @@ async def settle(page: Page, request: Request, id: str, verb: str) -> Response:
 
 async def _evidence(page: View, found: dict[str, Any]) -> dict[str, Any] | None:
     """The cases behind a decision where they are a chat's; for a table, how many rows and what was answered. None where none was kept."""
+    from everloop.evaluate.cases import judged
+
     try:
         body = await page.ws.gates.evidence(page.who, found["id"])
     except NotFound:
