@@ -132,6 +132,19 @@ def test_the_theme_is_kept_and_charts_are_drawn(page: Any) -> None:
     assert page.get_attribute("html", "data-theme") == "dark", "the server draws the next page in the theme that was chosen"
 
 
+def test_a_wide_graph_says_that_it_goes_on(chromium: Any, site: tuple[str, walk.Seeded]) -> None:
+    context = chromium.new_context(base_url=site[0], viewport={"width": 330, "height": 800})
+    page = context.new_page()
+    page.goto(f"/ui/lineage?ref=release:{walk.NAME}@1")
+    box = page.locator(".graph-box").first
+    more = page.get_by_role("button", name="More of the graph to the left")
+    assert more.is_visible(), "what the release rests on lies to the left of it"
+    before = box.evaluate("e => e.scrollLeft")
+    more.click()
+    page.wait_for_function("before => document.querySelector('.graph-box').scrollLeft < before", arg=before)
+    context.close()
+
+
 def test_pages_work_without_scripts(chromium: Any, site: tuple[str, walk.Seeded]) -> None:
     context = chromium.new_context(base_url=site[0], java_script_enabled=False, viewport={"width": 390, "height": 800})
     page = context.new_page()

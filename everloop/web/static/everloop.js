@@ -104,13 +104,31 @@
   var current = document.querySelector(".side nav [aria-current]"), nav = document.querySelector(".side nav");
   if (current && nav.scrollWidth > nav.clientWidth) nav.scrollLeft = current.offsetLeft - nav.clientWidth / 2 + current.offsetWidth / 2;
 
-  // A graph that is wider than its place begins where its subject is.
+  // A graph that is wider than its place begins where its subject is; a shade and a button at each side say that there is more.
   document.querySelectorAll(".graph-box").forEach(function (box) {
-    var here = box.querySelector(".node.here");
+    var here = box.querySelector(".node.here"), frame = document.createElement("div");
+    frame.className = "graph-frame";
+    box.parentNode.insertBefore(frame, box);
+    frame.appendChild(box);
+    var buttons = [["left", "◂", -1], ["right", "▸", 1]].map(function (side) {
+      var button = document.createElement("button");
+      button.type = "button"; button.className = "more " + side[0]; button.textContent = side[1]; button.hidden = true;
+      button.setAttribute("aria-label", "More of the graph to the " + side[0]);
+      button.addEventListener("click", function () { box.scrollBy({ left: side[2] * box.clientWidth * 0.7, behavior: "smooth" }); });
+      frame.appendChild(button);
+      return button;
+    });
+    function hint() {
+      buttons[0].hidden = box.scrollLeft < 4;
+      buttons[1].hidden = box.scrollLeft + box.clientWidth > box.scrollWidth - 4;
+    }
     if (here && box.scrollWidth > box.clientWidth) {
       var middle = here.getBoundingClientRect().left - box.getBoundingClientRect().left - box.clientWidth / 2 + here.getBoundingClientRect().width / 2;
       box.scrollLeft += middle;
     }
+    box.addEventListener("scroll", hint);
+    window.addEventListener("resize", hint);
+    hint();
   });
   document.addEventListener("htmx:afterSettle", function (event) { draw(event.target.parentElement || document); });
   draw(document);

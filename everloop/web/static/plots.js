@@ -3,7 +3,7 @@
   "use strict";
   var root = document.querySelector("[data-plots]");
   if (!root) return;
-  var spec = JSON.parse(root.dataset.plots), axes = spec.axes, runs = spec.runs, ROWS = 50;
+  var spec = JSON.parse(root.dataset.plots), axes = spec.axes, runs = spec.ids.map(function (id, i) { return { id: id, name: spec.names[i] }; }), ROWS = 50;
   var box = root.querySelector("[data-parallel]"), fields = root.querySelector("[data-ranges]"), scatter = root.querySelector("[data-scatter]");
   var NS = "http://www.w3.org/2000/svg", PAD = { top: 40, bottom: 22, side: 60 }, HEIGHT = 340;
   var ranges = axes.map(function () { return null; }), places, width, ratio = window.devicePixelRatio || 1;

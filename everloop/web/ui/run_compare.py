@@ -92,7 +92,8 @@ async def plot(page: Page) -> Response:
     total = len(ids) if ids else await page.ws.runs.count(page.who, **wanted(page))
     spec = {
         "axes": [{"name": c.name, "label": c.label, **_axis([row["values"][i] for row in rows])} for i, c in enumerate(axes)],
-        "runs": [{"id": row["id"], "name": row["name"][:60]} for row in rows],
+        "ids": [row["id"] for row in rows],
+        "names": [row["name"][:60] for row in rows],
         "colour": axes.index(colour) if colour in axes else None,
     }
     return await page.render(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 from collections.abc import AsyncIterator, Sequence
@@ -154,10 +155,10 @@ def _size(page: View) -> int:
 
 
 async def _rows(page: View) -> dict[str, Any]:
-    found = await _search(page, _size(page), page.word("cursor"))
+    searching = _search(page, _size(page), page.word("cursor"))
+    found, total = await asyncio.gather(searching, page.ws.runs.count(page.who, **wanted(page)))  # each reads in a thread of its own
     columns = run_columns.chosen(page, found["items"])
     heads = [_head(page, column) for column in columns]
-    total = await page.ws.runs.count(page.who, **wanted(page))
     return {"runs": found["items"], "next": found["next"], "columns": columns, "heads": heads, "total": total}
 
 
