@@ -149,6 +149,11 @@ def history(
     return list(zip(values, steps, times, strict=True)), following
 
 
+def finite(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Items whose "value" is not finite get its text instead."""
+    return [one if math.isfinite(one["value"]) else {**one, "value": SPECIAL_TEXT[stored(one["value"])[1] or "nan"]} for one in items]
+
+
 def latest_points(tx: Tx, run: str) -> list[tuple[str, float | str, int, float]]:
     """The latest point of each series of a run, by key: [(key, value, step, at)]."""
     c = latest.c

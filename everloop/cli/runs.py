@@ -64,7 +64,7 @@ def register(app: typer.Typer) -> None:
 
 
 def sync(everything: bool = typer.Option(False, "--all", help="Also what was meant for another server")) -> None:
-    """Send what programs logged offline, or could not send before they ended."""
+    """Send what programs logged offline or could not send."""
     done = screen.client(start=True).runs.sync(everything)
     for one in done["refused"]:
         typer.echo(f"refused: run {one['run']}: {one['why']} (kept in {one['file']})", err=True)

@@ -72,6 +72,10 @@ class Runs:
             if not cursor:
                 return items
 
+    def chart(self, id: str, key: str, points: int = 1000) -> list[dict[str, Any]]:
+        """A metric's series in at most `points` pieces: [{"step", "at", "value" (the piece's last), "min", "max", "n"}], whatever its length."""
+        return self._http.get(f"/api/v1/runs/{quote(id)}/metrics/{quote(key)}", params={"points": points})["items"]
+
     def finish(self, id: str, status: str = "finished", error: str = "") -> dict[str, Any]:
         """End a run by its id."""
         return self._http.patch(f"/api/v1/runs/{quote(id)}", json={"status": status, "error": error})

@@ -104,6 +104,8 @@ ARTIFACT_CELL_CHARS = 500
 """Characters of a cell of such a table that a page shows."""
 HISTORY_POINTS = 25_000
 """Points of a metric's history in one page when not told."""
+CHART_POINTS = 10_000
+"""Points of a thinned series in one answer."""
 FILTER_CHARS = 10_000
 """Length of a search's filter."""
 FILTER_CLAUSES = 100

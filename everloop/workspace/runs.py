@@ -12,7 +12,7 @@ import orjson
 
 from everloop.assets import experiments, logged_models, run_links, run_metrics, run_search, run_series, run_table, runs
 from everloop.core.errors import BadInput
-from everloop.core.limits import HISTORY_POINTS, RUNS_CHANGED
+from everloop.core.limits import CHART_POINTS, HISTORY_POINTS, RUNS_CHANGED
 from everloop.core.principal import Principal, Role
 
 if TYPE_CHECKING:
@@ -153,6 +153,19 @@ class Runs:
 
         points, after = await self.ws.records.read(who.need(Role.viewer), work)
         return points, _encode(after) if after else None
+
+    async def chart(self, who: Principal, id: str, key: str, points: int, low: int | None = None, high: int | None = None) -> dict[str, Any]:
+        """A series for a chart: {"items": [{"step", "at", "value", "min", "max", "n"}], "total", "next": None}, see `assets.run_series.thin`. The run must exist.
+
+        `low` and `high` bound the steps. A value that is not finite is the text "NaN", "Infinity" or "-Infinity".
+        """
+
+        def work(tx: Any) -> Any:
+            runs.must_exist(tx, id)
+            return run_series.thin(tx, id, key, max(1, min(points, CHART_POINTS)), low, high), run_series.count(tx, id, key)
+
+        items, total = await self.ws.records.read(who.need(Role.viewer), work)
+        return {"items": run_metrics.finite(items), "total": total, "next": None}
 
     async def latest(self, who: Principal, id: str) -> list[tuple[str, float | str, int, float]]:
         """The latest point of every series of a run: [(key, value, step, at)]."""

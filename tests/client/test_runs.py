@@ -38,6 +38,8 @@ def test_a_run_arrives_whole(client: Client) -> None:
     assert (found["status"], found["params"], found["metrics"]["auc"], found["metrics"]["odd"]) == ("finished", {"depth": "3"}, 0.8, "NaN")
     assert [point["step"] for point in client.runs.history(run.id, "loss")] == list(range(7000))
     assert client.runs.get_artifact(run.id, "notes/a.txt") == b"hello"
+    chart = client.runs.chart(run.id, "loss", 50)
+    assert len(chart) == 50 and chart[0]["max"] == 1.0 and chart[-1]["step"] == 6999 and client.runs.chart(run.id, "odd")[0]["value"] == "NaN"
     with pytest.raises(ZeroDivisionError), client.runs.start("breaks") as broken:
         print(1 / 0)
     assert client.runs.get(broken.id)["status"] == "failed" and "ZeroDivisionError" in client.runs.get(broken.id)["error"]

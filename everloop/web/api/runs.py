@@ -122,8 +122,20 @@ async def delete_run_tag(who: Who, ws: Ws, id: str, key: str) -> None:
 
 
 @router.get("/runs/{id}/metrics/{key:path}")
-async def metric_history(who: Who, ws: Ws, id: str, key: str, limit: int = 25_000, cursor: str | None = None) -> Response:
-    """A metric's series by time: items of {value, step, at}."""
+async def metric_history(
+    who: Who,
+    ws: Ws,
+    id: str,
+    key: str,
+    limit: int = 25_000,
+    cursor: str | None = None,
+    points: int | None = None,
+    start_step: int | None = None,
+    end_step: int | None = None,
+) -> Response:
+    """A metric's series by time: items of {value, step, at}. With `points`, for a chart: as many pieces at most, {step, at, value, min, max, n} each."""
+    if points is not None:
+        return Response(orjson.dumps(await ws.runs.chart(who, id, key, points, start_step, end_step)), media_type="application/json")
     return Response(orjson.dumps(await ws.runs.history(who, id, key, limit, cursor)), media_type="application/json")
 
 
