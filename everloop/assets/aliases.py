@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from everloop.assets import catalog, gates
+from everloop.assets import catalog, gates, webhooks
 from everloop.core.errors import GateRefused, NotFound
 from everloop.core.principal import Role
 from everloop.core.refs import Ref, check_alias
@@ -56,6 +56,7 @@ def move(tx: Tx, ref: Ref | str, alias: str, *, decision: str | None = None, why
             decision=used or ("ungated" if gate is None else None),
             why=why,
         )
+        webhooks.note(tx, exact.kind, "alias", "created", {"name": exact.name, "alias": alias, "version": str(exact.version)})
     return {"ref": asset["ref"], "alias": alias, "from": before, "to": exact.version, "decision": used, "ungated": gate is None}
 
 
@@ -70,6 +71,7 @@ def remove(tx: Tx, kind: str, name: str, alias: str, why: str = "") -> None:
     tx.run(aliases.delete().where(aliases.c.project == tx.project, aliases.c.kind == kind, aliases.c.name == name, aliases.c.alias == alias))
     _log(tx, Ref(kind, name), alias, before, None, None, why)
     audit.record(tx, "alias.remove", f"{kind}:{name}@{before}", alias=alias, why=why)
+    webhooks.note(tx, kind, "alias", "deleted", {"name": name, "alias": alias})
 
 
 def history(tx: Tx, kind: str, name: str, alias: str | None = None, limit: int = 100) -> list[dict[str, Any]]:

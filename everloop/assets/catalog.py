@@ -14,8 +14,13 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
+<<<<<<< HEAD
 from everloop.assets import lineage
 from everloop.core.errors import BadInput, Conflict, NotFound, TooLarge
+=======
+from everloop.assets import lineage, webhooks
+from everloop.core.errors import BadInput, NotFound, TooLarge
+>>>>>>> be88e72 (MLflow webhooks: told in the same transaction as the change, signed, tried again, kept over a restart, never to inner addresses unless the owner allows it)
 from everloop.core.limits import MANIFEST_BYTES, PAGE_ROWS, PAGE_ROWS_MAX
 from everloop.core.refs import KINDS, Ref, check_name
 from everloop.store import audit
@@ -79,6 +84,7 @@ def register(
         }
         tx.run(assets.insert().values(**same))
         audit.record(tx, "asset.register", str(ref.exact(version)), digest=digest, run=run)
+        webhooks.note(tx, kind, "version", "created", webhooks.version(same))
     made = str(ref.exact(same["version"]))
     for source in sources:
         lineage.link(tx, source, made, "derived")
@@ -187,6 +193,9 @@ def annotate(tx: Tx, ref: Ref | str, description: str | None = None, tags: dict[
         exact = Ref.parse(asset["ref"])
         tx.run(assets.update().where(*_named(tx, exact), assets.c.version == exact.version).values(**values))
         audit.record(tx, "asset.annotate", asset["ref"], **values)
+        for key, value in (tags or {}).items():
+            of = {"name": asset["name"], "version": str(asset["version"])}
+            webhooks.note(tx, asset["kind"], "version_tag", *webhooks.tagged(of, key, value))
     return {**asset, **values}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from everloop.assets import aliases as moving
-from everloop.assets import catalog, gates, lineage, removal
+from everloop.assets import catalog, gates, lineage, removal, webhooks
 from everloop.core.errors import BadInput, Conflict, NotFound
 from everloop.core.limits import VERSIONS_LISTED
 from everloop.core.refs import Ref, check_name
@@ -37,6 +37,7 @@ def create(tx: Tx, name: str, kind: str, description: str = "", tags: dict[str, 
         )
     _put(tx, name, {"kind": kind, "description": description, "tags": dict(tags or {}), "created_at": tx.now, "updated_at": tx.now})
     audit.record(tx, "registry.create", f"{kind}:{name}")
+    webhooks.note(tx, kind, "name", "created", {"name": name, "tags": dict(tags or {}), "description": description})
     return get(tx, name)
 
 
@@ -87,6 +88,8 @@ def change(tx: Tx, name: str, *, description: str | None = None, tags: dict[str,
         found["tags"] = {k: v for k, v in {**found["tags"], **tags}.items() if v is not None}
     _put(tx, name, {key: value for key, value in found.items() if key != "name"})
     audit.record(tx, "registry.change", f"{found['kind']}:{name}", description=description, tags=tags)
+    for key, value in (tags or {}).items():
+        webhooks.note(tx, found["kind"], "name_tag", *webhooks.tagged({"name": name}, key, value))
     return get(tx, name)
 
 

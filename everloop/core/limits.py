@@ -328,3 +328,17 @@ ISOLATED_ANSWER_SECONDS = 25.0
 """Time that it has to answer one batch."""
 IMPORT_MARKS = 200_000
 """Runs, models and versions of one source that an import notes as brought."""
+WEBHOOKS = 100
+"""Webhooks of a project."""
+WEBHOOK_DELIVERIES = 10_000
+"""Deliveries of a project that wait, before a change that would add one is Busy."""
+WEBHOOK_ATTEMPTS = 8
+"""Times a delivery is tried."""
+WEBHOOK_WAIT_SECONDS = 300.0
+"""Longest pause before a delivery is tried again; pauses start at a second and double."""
+WEBHOOK_SECONDS = 30.0
+"""A webhook must answer within this."""
+WEBHOOK_PARALLEL = 16
+"""Deliveries under way at once."""
+WEBHOOK_ANSWER_BYTES = 10_000
+"""Most that is read of a webhook's answer."""

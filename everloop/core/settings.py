@@ -34,6 +34,7 @@ class Settings:
     workers: worker processes that the server starts when there is work (0: none, they are started elsewhere).
     public_url: how browsers reach the server where that is not its own address (a proxy): https://everloop.example.com
     oidc_*: sign-in by an identity provider, off without an issuer (see web/oidc.py); oidc_roles: `group=project:role, ...`.
+    webhooks_inner: webhooks may go to inner addresses, and by http.
     objects: s3://BUCKET/PREFIX, where objects lie in a bucket (extra `s3`); "" means a folder under home.
     engine_hosts: hosts, addresses and networks inside one's own network that engines may call: vllm.internal, 10.1.0.0/16 (engines/reach.py).
     fsync: False only for tests of other things: acknowledged writes then survive a crash of the process, not of the machine.
@@ -48,6 +49,7 @@ class Settings:
     fsync: bool = True
     engine_hosts: str = ""
     test_reset: bool = False
+    webhooks_inner: bool = False
     public_url: str = ""
     oidc_issuer: str = ""
     oidc_client_id: str = ""
@@ -103,5 +105,6 @@ _KINDS = {
     "workers": int,
     "fsync": _flag,
     "test_reset": _flag,
+    "webhooks_inner": _flag,
 }
 _KINDS |= dict.fromkeys(("public_url", "oidc_issuer", "oidc_client_id", "oidc_client_secret", "oidc_scopes", "oidc_groups", "oidc_roles"), str)

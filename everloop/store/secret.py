@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
 import os
 import secrets
 from pathlib import Path
@@ -36,3 +38,29 @@ def home_secret(home: Path) -> bytes:
     if len(found) != BYTES:
         raise BadInput(f"{path} is not a secret: it has {len(found)} bytes and not {BYTES}.", "Remove it; tokens that were signed with it end.")
     return found
+
+
+def seal(secret: bytes, text: str) -> str:
+    """A text that only this secret opens: HMAC-SHA256 in counter mode over a fresh nonce, then an HMAC over both (encrypt, then authenticate)."""
+    nonce, raw = secrets.token_bytes(16), text.encode()
+    hidden = bytes(a ^ b for a, b in zip(raw, _stream(secret, nonce, len(raw)), strict=True))
+    return base64.b64encode(nonce + hidden + _mark(secret, nonce + hidden)).decode()
+
+
+def unseal(secret: bytes, sealed: str) -> str:
+    """The text again; BadInput where it was sealed by another secret, or changed."""
+    raw = base64.b64decode(sealed)
+    body, mark = raw[:-BYTES], raw[-BYTES:]
+    if not hmac.compare_digest(mark, _mark(secret, body)):
+        raise BadInput("A sealed value does not open: the home's secret is another one than when it was sealed.", "Set the value anew.")
+    nonce, hidden = body[:16], body[16:]
+    return bytes(a ^ b for a, b in zip(hidden, _stream(secret, nonce, len(hidden)), strict=True)).decode()
+
+
+def _stream(secret: bytes, nonce: bytes, size: int) -> bytes:
+    key = hmac.digest(secret, b"everloop seal stream", "sha256")
+    return b"".join(hmac.digest(key, nonce + i.to_bytes(8, "big"), "sha256") for i in range(-(-size // BYTES)))[:size]
+
+
+def _mark(secret: bytes, body: bytes) -> bytes:
+    return hmac.digest(hmac.digest(secret, b"everloop seal mark", "sha256"), body, "sha256")

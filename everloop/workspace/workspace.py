@@ -49,8 +49,9 @@ if TYPE_CHECKING:
     from everloop.workspace.runs import Runs
     from everloop.workspace.trace_infos import TraceInfos
     from everloop.workspace.traces import Traces
+    from everloop.workspace.webhooks import Webhooks
 
-STARTED = ("identity", "endpoints", "pipelines", "monitors")
+STARTED = ("identity", "endpoints", "pipelines", "monitors", "webhooks")
 """Facades with something to start or stop (`on_start`, `on_stop`), in order."""
 KEPT_AT_RESET = ("server.lock", "server.log", "secret")
 
@@ -312,6 +313,13 @@ class Workspace:
         from everloop.workspace.overview import Overview
 
         return Overview(self)
+
+    @cached_property
+    def webhooks(self) -> Webhooks:
+        """Who is told when models and prompts change."""
+        from everloop.workspace.webhooks import Webhooks
+
+        return Webhooks(self)
 
     @cached_property
     def registry(self) -> Registry:

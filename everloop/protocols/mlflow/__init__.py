@@ -24,10 +24,11 @@ from everloop.protocols.mlflow import (
     registry,
     traces,
     tracking,
+    webhooks,
     wire,
 )
 
-MODULES = (experiments, tracking, histories, inputs, models, registry, artifacts, pages, traces, evaluation)
+MODULES = (experiments, tracking, histories, inputs, models, registry, artifacts, pages, traces, evaluation, webhooks)
 TABLE = [route for module in MODULES for route in module.ROUTES]
 PREFIXES = [f"{prefix}/{number}" for prefix in ("/api", "/ajax-api") for number in ("2.0", "3.0")]
 SEARCHES = ("search", "search-datasets", "get-latest-versions", "calculate-filter-correlation", "metrics")
@@ -36,7 +37,8 @@ SEARCHES = ("search", "search-datasets", "get-latest-versions", "calculate-filte
 
 def _rights() -> dict[str, list[str]]:
     """Who may use which route (see web/rights.py): reading is for viewers, sending traces for callers too, all else for editors."""
-    reads = {(method, path) for method, path, _ in TABLE if method == "GET" or (method == "POST" and path.rsplit("/", 1)[-1] in SEARCHES)}
+    private = {(method, path) for method, path, _ in webhooks.ROUTES}  # who listens, and where, is for those who may change it
+    reads = {(method, path) for method, path, _ in TABLE if method == "GET" or (method == "POST" and path.rsplit("/", 1)[-1] in SEARCHES)} - private
     files = "mlflow-artifacts/artifacts"
     viewer = [f"{method} {at}/mlflow/{path}" for at in PREFIXES for method, path in sorted(reads)]
     viewer += [f"GET {at}/{files}{rest}" for at in PREFIXES for rest in ("", "/{path:path}")]

@@ -58,6 +58,7 @@ FIELDS: dict[str, dict[str, str]] = {
     "runs/search": {"experiment_ids": "list", "filter": "text", "max_results": "int", "order_by": "texts"},
     "metrics/get-history": {**_RUN, "metric_key": "text!", "page_token": "text"},
     "metrics/get-history-bulk-interval": {"run_ids": "texts!", "metric_key": "text!", "start_step": "int", "end_step": "int", "max_results": "int"},
+    "webhooks": {"max_results": "int", "page_token": "text"},
     "artifacts/list": {**_RUN, "path": "text", "page_token": "text"},
 }
 """By path below /mlflow/, the fields in the order in which they are looked at."""
