@@ -14,13 +14,8 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
-<<<<<<< HEAD
-from everloop.assets import lineage
-from everloop.core.errors import BadInput, Conflict, NotFound, TooLarge
-=======
 from everloop.assets import lineage, webhooks
-from everloop.core.errors import BadInput, NotFound, TooLarge
->>>>>>> be88e72 (MLflow webhooks: told in the same transaction as the change, signed, tried again, kept over a restart, never to inner addresses unless the owner allows it)
+from everloop.core.errors import BadInput, Conflict, NotFound, TooLarge
 from everloop.core.limits import MANIFEST_BYTES, PAGE_ROWS, PAGE_ROWS_MAX
 from everloop.core.refs import KINDS, Ref, check_name
 from everloop.store import audit

@@ -12,20 +12,21 @@ import logging
 import random
 import socket
 import urllib.parse
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import TYPE_CHECKING, Any
 
 from everloop.assets import webhooks
 from everloop.core.errors import BadInput, EverloopError
 from everloop.core.limits import WEBHOOK_ANSWER_BYTES, WEBHOOK_ATTEMPTS, WEBHOOK_PARALLEL, WEBHOOK_SECONDS, WEBHOOK_WAIT_SECONDS
 from everloop.core.principal import SYSTEM, Principal, Role
+from everloop.engines.reach import Reach
 from everloop.store.secret import home_secret, seal, unseal
 
 if TYPE_CHECKING:
     from everloop.workspace.workspace import Workspace
 
 log = logging.getLogger("everloop.webhooks")
-_NAT64 = IPv6Network("64:ff9b::/96")
+OUTER = Reach(loopback=False)
+"""Addresses of the public internet; link-local ones and clouds' metadata services are never called, whatever the owner allows."""
 _POLL, _IDLE = 0.5, 30.0
 """Seconds between two looks for something to deliver: where there are hooks, and where there are none."""
 
@@ -164,14 +165,13 @@ class Webhooks:
             raise BadInput(f"Invalid webhook URL scheme: {parts.scheme!r}. Allowed schemes are: {', '.join(schemes)}.", "" if inner else _HOW)
         if not host:
             raise BadInput(f"Webhook URL must include a hostname: {url!r}")
-        if not inner:
-            try:
-                found = await asyncio.get_running_loop().getaddrinfo(host, port or 443, type=socket.SOCK_STREAM)
-            except OSError as error:
-                raise BadInput(f"The webhook's host {host!r} has no address: {error.strerror}.") from None
-            for _, _, _, _, address in found:
-                if not outer(str(address[0])):
-                    raise BadInput(f"Webhook URL must not resolve to a non-public IP address: {host!r}.", _HOW)
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(host, port or 443, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise BadInput(f"The webhook's host {host!r} has no address: {error.strerror}.") from None
+        for _, _, _, _, address in found:
+            if not OUTER.allows(str(address[0]), inner):
+                raise BadInput(f"Webhook URL must not resolve to a non-public IP address: {host!r}.", _HOW)
 
 
 _HOW = "An admin of the server allows inner addresses and http with EVERLOOP_WEBHOOKS_INNER=1."
@@ -183,14 +183,6 @@ def signature(secret: str, delivery: str, timestamp: str, payload: str) -> str:
     return "v1," + base64.b64encode(digest).decode()
 
 
-def outer(address: str) -> bool:
-    """Whether an address is one of the public internet; IPv6 forms that carry an IPv4 address are judged by that one."""
-    ip: IPv4Address | IPv6Address = ip_address(address.partition("%")[0])
-    if isinstance(ip, IPv6Address):
-        ip = ip.ipv4_mapped or ip.sixtofour or (IPv4Address(int(ip) & 0xFFFFFFFF) if ip in _NAT64 else ip)
-    return ip.is_global and not ip.is_multicast
-
-
 def _outer_resolver(inner: bool) -> Any:
     """Names to addresses, none of them inner: a name that changes its address between the check and the connection gains nothing."""
     from aiohttp.resolver import ThreadedResolver
@@ -198,7 +190,7 @@ def _outer_resolver(inner: bool) -> Any:
     class Outer(ThreadedResolver):
         async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> Any:
             found = await super().resolve(host, port, family)
-            if not inner and not all(outer(one["host"]) for one in found):
+            if not all(OUTER.allows(one["host"], inner) for one in found):
                 raise OSError(f"{host} is an inner address")
             return found
 

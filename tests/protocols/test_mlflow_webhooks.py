@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from everloop.workspace.webhooks import outer
 from tests.conftest import running_server
 
 EVENTS = ["registered_model.created", "model_version.created", "model_version_tag.set", "model_version_alias.created", "prompt.created"]
@@ -132,8 +131,3 @@ def test_a_webhook_does_not_reach_inner_addresses(listener: Listener, tmp_path: 
         with pytest.raises(MlflowException, match="Webhook name"):
             client.create_webhook("-h-", "https://1.1.1.1/x", ["prompt.created"])
         assert client.create_webhook("h", "https://1.1.1.1/x", ["prompt.created"]).status == "ACTIVE"
-
-
-def test_addresses_that_are_of_the_public_internet() -> None:
-    assert all(map(outer, ("1.1.1.1", "2606:4700::1111")))
-    assert not any(map(outer, ("10.1.2.3", "127.0.0.1", "100.64.0.1", "::1", "fe80::1%eth0", "::ffff:192.168.0.1", "64:ff9b::a00:1", "2002:a00:1::", "224.0.0.1")))
