@@ -16,8 +16,8 @@ SHOWN = 30
 def changes(tx: Tx, ref: str, against: str | None) -> dict[str, Any]:
     """{"started": see `started`, "pins": [{"pin", "from", "to"}] that differ, "parts": [{"ref", "against", "data", "code", "params", "more"}]}.
 
-    A part is a changed pin whose name stayed (or the version itself, where it is no release): `data` is {"added", "removed"} (dataset versions
-    that one rests on and the other does not), `code` {"from", "to"} where it differs, `params` the changed ones, at most SHOWN and `more` beyond.
+    A part is a changed pin whose name stayed (or the version itself, where it is no release): `data` is [{"name", "from", "to"}]: the newest
+    version of each dataset that each of the two rests on, where they differ, `code` {"from", "to"} where it differs, `params` the changed ones, at most SHOWN and `more` beyond.
     """
     asset = catalog.get(tx, ref)
     held = None
@@ -76,11 +76,26 @@ def _part(tx: Tx, ref: str, against: str) -> dict[str, Any] | None:
     return {
         "ref": ref,
         "against": against,
-        "data": {"added": [d for d in after["data"] if d not in before["data"]], "removed": [d for d in before["data"] if d not in after["data"]]},
+        "data": _data(before["data"], after["data"]),
         "code": code if code["from"] != code["to"] else None,
         "params": params[:SHOWN],
         "more": max(0, len(params) - SHOWN),
     }
+
+
+def _data(before: list[str], after: list[str]) -> list[dict[str, Any]]:
+    """By name of a dataset the newest version on each side, where they differ; a set that a client only described stands for itself."""
+    old, new = _newest(before), _newest(after)
+    return [{"name": name, "from": old.get(name), "to": new.get(name)} for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+
+
+def _newest(refs: list[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for ref in refs:
+        name, at, version = ref.rpartition("@") if ref.startswith("dataset:") else (ref, "", "")
+        if name not in found or (at and int(version) > int(found[name].rpartition("@")[2])):
+            found[name] = ref
+    return found
 
 
 def _code(code: dict[str, Any]) -> str:
