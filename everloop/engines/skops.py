@@ -69,7 +69,49 @@ def loads(data: bytes) -> Any:
     """The estimator in a skops file, after `trusted_types` let it pass."""
     import skops.io
 
-    return skops.io.loads(data, trusted=trusted_types(data))
+    model = skops.io.loads(data, trusted=trusted_types(data))
+    _sound_trees(model)
+    return model
+
+
+def _sound_trees(model: Any) -> None:
+    """BadInput where a tree's nodes point out of it: scikit-learn follows them unchecked, so a made-up file could read foreign memory or end the process."""
+    seen: set[int] = set()
+    waiting = [model]
+    while waiting:
+        part = waiting.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        if type(part).__module__ == "sklearn.tree._tree" and type(part).__name__ == "Tree":
+            _sound(part)
+        elif isinstance(part, (list, tuple, set)):
+            waiting.extend(part)
+        elif isinstance(part, dict):
+            waiting.extend(part.values())
+        elif type(part).__name__ == "ndarray" and part.dtype == object:
+            waiting.extend(part.ravel().tolist())
+        elif type(part).__name__ == "TreePredictor":
+            nodes = part.nodes
+            inner = nodes[nodes["is_leaf"] == 0]
+            if len(inner) and not (_within(inner["left"], len(nodes)) and _within(inner["right"], len(nodes))):
+                raise BadInput("A tree of the model points to nodes that it has not.", "The file is damaged, or made up. Log the model again.")
+        elif type(part).__module__.startswith(("sklearn.", "lightgbm.")) and hasattr(part, "__dict__"):
+            waiting.extend(vars(part).values())
+
+
+def _sound(tree: Any) -> None:
+    """BadInput where a node's children are none of the tree's, lead backwards, or its feature is none of the model's."""
+    left, right, inner = tree.children_left, tree.children_right, tree.children_left != -1
+    own = inner.nonzero()[0]
+    ahead = bool((left[inner] > own).all() and (right[inner] > own).all())
+    features = tree.feature[inner]
+    if not (ahead and _within(left[inner], tree.node_count) and _within(right[inner], tree.node_count) and _within(features, tree.n_features)):
+        raise BadInput("A tree of the model points to nodes or columns that it has not.", "The file is damaged, or made up. Log the model again.")
+
+
+def _within(values: Any, end: int) -> bool:
+    return not len(values) or bool((values >= 0).all() and (values < end).all())
 
 
 class SkopsPredictor:

@@ -184,3 +184,23 @@ def test_a_logged_model_that_cannot_be_served_says_why() -> None:
     assert "no MLmodel" in describe([], store.bytes.__getitem__)["not_served"]
     broken = store.put({"MLmodel": b"flavors:\n  sklearn: {pickled_model: model.skops}\n", "model.skops": b"no zip"})
     assert "not a readable skops file" in describe(broken, store.bytes.__getitem__)["not_served"]
+
+
+def test_a_tree_that_points_out_of_itself_is_refused() -> None:
+    """scikit-learn follows a node's numbers unchecked."""
+    import skops.io
+    from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingRegressor, RandomForestClassifier
+
+    from everloop.engines.skops import loads
+
+    sound = [GradientBoostingClassifier(n_estimators=3), RandomForestClassifier(n_estimators=3), HistGradientBoostingRegressor(max_iter=3)]
+    for model in sound:
+        loads(skops.io.dumps(model.fit(X, X.a > 0)))
+    forest = RandomForestClassifier(n_estimators=2, random_state=0).fit(X, Y)
+    forest.estimators_[1].tree_.children_left[0] = 10**6
+    with pytest.raises(BadInput, match="points to nodes"):
+        loads(skops.io.dumps(forest))
+    other = RandomForestClassifier(n_estimators=2, random_state=0).fit(X, Y)
+    other.estimators_[0].tree_.feature[0] = 77
+    with pytest.raises(BadInput, match="points to nodes or columns"):
+        loads(skops.io.dumps(other))
