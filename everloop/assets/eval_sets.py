@@ -115,9 +115,10 @@ def merged(old: Sequence[dict[str, Any]], new: Sequence[Mapping[str, Any]], now_
     records = {_key(one["inputs"]): one for one in old}
     added = changed = 0
     for one in new:
-        if not isinstance(one, Mapping) or not isinstance(one.get("inputs", {}), Mapping):
+        if not isinstance(one, Mapping) or any(not isinstance(one.get(part) or {}, Mapping) for part in ("inputs", "expectations", "tags", "source")):
             raise BadInput(
-                "A record is an object with `inputs`, itself an object.", 'For example {"inputs": {"question": "..."}, "expectations": {...}}.'
+                "A record is an object; its `inputs`, `expectations`, `tags` and `source` are objects too.",
+                'For example {"inputs": {"question": "..."}, "expectations": {...}}.',
             )
         key, user = _key(one.get("inputs") or {}), (one.get("tags") or {}).get(USER)
         there = records.get(key)

@@ -14,6 +14,7 @@ import msgspec
 import orjson
 
 from everloop.core.types import Span
+from everloop.store.telemetry_infos import checked
 
 Row = tuple[Any, ...]
 Price = Callable[[str | None, str, int, int, int], float | None]
@@ -137,7 +138,7 @@ def unpack(payload: bytes, price: Price | None = None) -> tuple[list[Row], list[
         _span_rows(project, received, spans, price) if spans else [],
         [_prediction_row(project, received, p) for p in predictions],
         [_score_row(project, received, s) for s in scores],
-        [{**change, "project": project, "received_at": received} for change in rest[0]] if rest else [],
+        [checked({**change, "project": project, "received_at": received}) for change in rest[0]] if rest else [],
     )
 
 
@@ -260,16 +261,16 @@ def _score_row(project: str, received: float, s: dict[str, Any]) -> Row:
     value = s.get("value")
     return (
         project,
-        s["id"],
-        s["subject"],
-        s.get("trace_id") or trace_of(s["subject"]),
-        s.get("name"),
+        str(s["id"]),
+        str(s["subject"]),
+        _text(s.get("trace_id")) or trace_of(str(s["subject"])),
+        _text(s.get("name")),
         _number(value),
         _json(value),
-        s.get("source") or "",
-        s.get("why") or "",
+        _text(s.get("source")) or "",
+        _text(s.get("why")) or "",
         float(s["at"]),
-        s.get("by") or "",
+        _text(s.get("by")) or "",
         received,
         _json(s.get("details")),
     )

@@ -251,17 +251,21 @@ class Telemetry:
         """Move everything that is in the log beyond `position`; answers the new position."""
         while True:
             batch: dict[str, list[Any]] = {"spans": [], "predictions": [], "scores": [], "infos": []}
-            start, frames = position, 0
+            start, frames = position, []
             while sum(map(len, batch.values())) < DRAIN_ROWS:
                 payloads, after = self.log.read(position)
                 position = after
                 if not payloads:
                     break
-                frames += len(payloads)
+                frames += payloads
                 for payload in payloads:
                     self._unpack(payload, batch)
             if frames:
-                self._store(batch, position)
+                try:
+                    self._store(batch, position)
+                except (TypeError, ValueError, OverflowError) as error:
+                    _logger.error("a batch of telemetry has something that no column takes (%s): its records are stored one by one", error)
+                    self._store_each(frames, start, position)
             with self._moved:
                 self._position = position
                 self._moved.notify_all()
@@ -283,6 +287,19 @@ class Telemetry:
         assert self.text is not None
         tables.insert(self._con, batch, position)
         self.text.add(batch["spans"], position, [one["trace_id"] for one in batch["infos"] if one.get("delete")])
+
+    def _store_each(self, frames: list[bytes], start: Position, position: Position) -> None:
+        """Store frames one at a time and put aside those that cannot be, so that one bad record does not stop all others. The position moves when
+        all are done: what is stored twice after a crash between is there once."""
+        for payload in frames:
+            one: dict[str, list[Any]] = {"spans": [], "predictions": [], "scores": [], "infos": []}
+            try:
+                rows: tuple[list[Any], ...] = unpack(payload, self._price)
+                one.update(zip(one, rows, strict=True))
+                self._store(one, start)
+            except (TypeError, ValueError, OverflowError) as error:
+                self._reject(payload, error)
+        self._store({"spans": [], "predictions": [], "scores": [], "infos": []}, position)
 
     def _reject(self, payload: bytes, error: Exception) -> None:
         """Put a frame aside that cannot become rows, so that it does not stop the others."""

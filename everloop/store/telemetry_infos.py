@@ -46,6 +46,33 @@ OPEN = (None, "IN_PROGRESS", "STATE_UNSPECIFIED")
 Row = dict[str, Any]
 
 
+def checked(change: dict[str, Any]) -> dict[str, Any]:
+    """The change with every value of its column's type. ValueError or TypeError where one cannot be."""
+    for part in ("set", "fill"):
+        if change.get(part):
+            change[part] = {name: _fit(name, value) for name, value in change[part].items() if name in FIELDS}
+    for part in (*MAPS, *(f"fill_{name}" for name in MAPS)):
+        if change.get(part):
+            change[part] = {str(key): None if value is None else str(value) for key, value in change[part].items()}
+    for part in LISTS:
+        if change.get(part):
+            change[part] = [str(value) for value in change[part]]
+    change["trace_id"] = str(change["trace_id"])
+    return change
+
+
+def _fit(name: str, value: Any) -> Any:
+    if value is None:
+        return None
+    if name == "final":
+        return bool(value)
+    if TYPES.get(name) != "BIGINT":
+        return str(value)
+    if not -(2**63) <= int(value) < 2**63:
+        raise ValueError(f"{name} is {value}, which no 64-bit number is")
+    return int(value)
+
+
 def fold(row: Row | None, change: Mapping[str, Any]) -> Row:
     """The row of a trace after one change; `row` is None where the trace had none. The row given is not touched."""
     new: Row = dict(row) if row else {**dict.fromkeys(COLUMNS), **{name: {} for name in MAPS}, **{name: [] for name in LISTS}}

@@ -224,3 +224,36 @@ def test_many_threads_write_and_all_is_there(telemetry: Telemetry) -> None:
     [t.join() for t in threads]
     telemetry.flush_sync()
     assert telemetry.query_sync(lambda con: con.execute("SELECT count(DISTINCT trace_id) FROM spans").fetchone()) == (400,)
+
+
+def test_a_record_that_no_column_takes_is_put_aside_and_the_others_are_kept(tmp_path: Path) -> None:
+    telemetry = Telemetry(tmp_path, fsync=False).open()
+    odd = Span("a" * 32, "b" * 16, None, "odd", "SPAN", 1, 2, attributes={})
+    object.__setattr__(odd, "kind", {"not": "a text"})
+    good = Span("c" * 32, "d" * 16, None, "good", "SPAN", 1, 2)
+    telemetry.add_soon("default", [odd])
+    telemetry.add_soon("default", [good])
+    telemetry.flush_sync(20)
+    assert telemetry.query_sync(lambda con: con.execute("SELECT name FROM spans").fetchall()) == [("good",)]
+    assert telemetry.rejected == 1 and len(list((tmp_path / "log" / "rejected").iterdir())) == 1
+    telemetry.close()
+
+
+def test_changes_of_a_trace_are_folded_in_their_order(tmp_path: Path) -> None:
+    telemetry = Telemetry(tmp_path, fsync=False).open()
+
+    def told(**change: Any) -> None:
+        telemetry.add("p", infos=[{"trace_id": "t", **change}])
+
+    told(fill={"state": "IN_PROGRESS", "experiment": "1"}, span=[1000, 2000], tags={"a": "1", "b": "2"})
+    told(span=[500, 1500], root_state="OK", fill_tags={"a": "other", "c": "3"}, runs=["r"])
+    telemetry.flush_sync(20)
+    told(set={"at_ms": 700, "ms": 9, "final": True}, tags={"b": None}, runs=["r", "s"], metadata={"n": 5})
+    told(span=[1, 9000])
+    telemetry.flush_sync(20)
+    row = telemetry.query_sync(lambda con: con.execute("SELECT state, at_ms, ms, tags, metadata, runs FROM infos").fetchall())
+    assert row == [("OK", 700, 9, {"a": "1", "c": "3"}, {"n": "5"}, ["r", "s"])]
+    told(delete=True)
+    telemetry.flush_sync(20)
+    assert telemetry.query_sync(lambda con: con.execute("SELECT count(*) FROM infos").fetchall()) == [(0,)]
+    telemetry.close()

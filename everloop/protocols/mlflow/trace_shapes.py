@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import datetime
+import functools
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import orjson
 
@@ -15,6 +16,7 @@ from everloop.protocols.mlflow.wire import tag_list
 from everloop.store.telemetry_search import NAME_TAG, SESSION_KEY, USER_KEY
 from everloop.workspace.trace_infos import PREFIX
 
+T = TypeVar("T")
 LOCATION, ARTIFACTS = "mlflow.trace.spansLocation", "mlflow.artifactLocation"
 USAGE, COST = "mlflow.trace.tokenUsage", "mlflow.trace.cost"
 _DURATION = re.compile(r"(-?\d+(?:\.\d+)?)s")
@@ -114,6 +116,20 @@ def assessment(score: Mapping[str, Any], id: str) -> dict[str, Any]:
     )
 
 
+def _told(work: Callable[..., T]) -> Callable[..., T]:
+    """A reader of requests that answers a part of the wrong type with BadInput."""
+
+    @functools.wraps(work)
+    def read(*given: Any) -> T:
+        try:
+            return work(*given)
+        except (TypeError, ValueError, AttributeError, KeyError) as error:
+            raise BadInput(f"Invalid value in the request supplied: it is missing a part, or a part has the wrong type ({error}).") from None
+
+    return read
+
+
+@_told
 def judgement(body: Mapping[str, Any]) -> dict[str, Any]:
     """An Assessment of a request as `TraceInfos.judge` takes it. BadInput where it has no name, no value or an odd source."""
     kinds = [kind for kind in ("feedback", "expectation", "issue") if isinstance(body.get(kind), dict)]
@@ -128,18 +144,20 @@ def judgement(body: Mapping[str, Any]) -> dict[str, Any]:
         "kind": kinds[0],
         "name": name,
         "source_type": str(source.get("source_type") or "CODE").upper(),
-        "source_id": source.get("source_id") or "default",
-        "why": body.get("rationale"),
+        "source_id": str(source.get("source_id") or "default"),
+        "why": None if body.get("rationale") is None else str(body["rationale"]),
         "metadata": {str(k): str(v) for k, v in body["metadata"].items()} if isinstance(body.get("metadata"), dict) and body["metadata"] else None,
-        "span_id": body.get("span_id") or None,
-        "overrides": body.get("overrides") or None,
-        "id": body.get("assessment_id") or None,
+        **{
+            name: str(body[key]) if body.get(key) else None
+            for name, key in (("span_id", "span_id"), ("overrides", "overrides"), ("id", "assessment_id"))
+        },
         "at": milliseconds(created) / 1000 if created else None,
         "updated_at": milliseconds(updated) / 1000 if updated else None,
     }
     return {**found, **value_of(kinds[0], body[kinds[0]])}
 
 
+@_told
 def value_of(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """{"value", "error"?} of an Assessment's value."""
     if kind == "issue":
@@ -151,6 +169,31 @@ def value_of(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
             raise BadInput("The assessment's serialized_value is not JSON.") from None
     found = {"value": _whole(given.get("value"))}
     return {**found, "error": given["error"]} if given.get("error") else found
+
+
+@_told
+def texts(given: Any) -> dict[str, str]:
+    """An object of texts; empty where it is missing."""
+    return {str(k): str(v) for k, v in (given or {}).items()}
+
+
+@_told
+def experiments_of(locations: list[Any]) -> list[str]:
+    """Experiment ids of TraceLocations; those elsewhere are left out."""
+    found = [(one.get("mlflow_experiment") or {}).get("experiment_id") for one in locations]
+    return [str(one) for one in found if one is not None]
+
+
+@_told
+def figures_of(aggregations: list[Any]) -> list[tuple[str, float | None]]:
+    """(type, percentile) of MetricAggregations."""
+    return [(str(one["aggregation_type"]), None if one.get("percentile_value") is None else float(one["percentile_value"])) for one in aggregations]
+
+
+@_told
+def listed(body: Any, name: str) -> list[str]:
+    """A list of texts in an object."""
+    return [str(one) for one in body.get(name) or ()]
 
 
 def _whole(value: Any) -> Any:
@@ -221,23 +264,24 @@ def _bytes(digits: str) -> str:
     return base64.b64encode(bytes.fromhex(digits)).decode()
 
 
+@_told
 def fields(body: Mapping[str, Any]) -> tuple[str, dict[str, Any], list[dict[str, Any]]]:
     """(id, what `TraceInfos.start` takes, judgements) of a TraceInfoV3. BadInput where id or experiment is missing."""
     id = body.get("trace_id")
     experiment = ((body.get("trace_location") or {}).get("mlflow_experiment") or {}).get("experiment_id")
     if not id or not experiment:
         raise BadInput(f"Missing value for required parameter 'trace.trace_info.{'trace_location' if id else 'trace_id'}'.")
-    given, told = dict(body.get("trace_metadata") or {}), dict(body.get("tags") or {})
+    given, told = ({str(k): str(v) for k, v in (body.get(name) or {}).items()} for name in ("trace_metadata", "tags"))
     for name in (LOCATION, ARTIFACTS):
         told.pop(name, None)
     found = {
         "experiment": str(experiment),
-        "state": body.get("state") or "STATE_UNSPECIFIED",
+        "state": str(body.get("state") or "STATE_UNSPECIFIED"),
         "at_ms": milliseconds(body.get("request_time")),
         "ms": duration(body.get("execution_duration")),
-        "client_request_id": body.get("client_request_id"),
-        "request_preview": body.get("request_preview"),
-        "response_preview": body.get("response_preview"),
+        "client_request_id": None if body.get("client_request_id") is None else str(body["client_request_id"]),
+        "request_preview": None if body.get("request_preview") is None else str(body["request_preview"]),
+        "response_preview": None if body.get("response_preview") is None else str(body["response_preview"]),
         "name": told.pop(NAME_TAG, None),
         "session": given.get(SESSION_KEY),
         "user": given.get(USER_KEY),

@@ -101,8 +101,7 @@ async def search(call: Call) -> Any:
     """POST traces/search."""
     if not call.listed("locations"):
         raise BadInput("Missing value for required parameter 'locations'.", "See the API docs for more information about request parameters.")
-    places = [(one.get("mlflow_experiment") or {}).get("experiment_id") for one in call.listed("locations") if isinstance(one, dict)]
-    items, following = await _search(call, [str(one) for one in places if one is not None])
+    items, following = await _search(call, shapes.experiments_of(call.listed("locations")))
     return lacking({"traces": [shapes.info(one) for one in items], "next_page_token": following})
 
 
@@ -207,7 +206,7 @@ async def metrics(call: Call) -> Any:
     """POST traces/metrics."""
     if not call.listed("experiment_ids"):
         raise BadInput("Missing value for required parameter 'experiment_ids'.")
-    figures = [(str(one.get("aggregation_type")), one.get("percentile_value")) for one in call.listed("aggregations") if isinstance(one, dict)]
+    figures = shapes.figures_of(call.listed("aggregations"))
     if not figures:
         raise BadInput("Missing value for required parameter 'aggregations'.")
     on_traces, on_spans, on_judgements = parse_equal([str(one) for one in call.listed("filters")])
@@ -221,7 +220,7 @@ async def metrics(call: Call) -> Any:
     asked = Question(
         view,
         call.need("metric_name"),
-        [(kind, None if value is None else float(value)) for kind, value in figures],
+        figures,
         [str(one) for one in call.listed("experiment_ids")],
         [str(one) for one in call.listed("dimensions")],
         on_traces,
@@ -267,17 +266,17 @@ async def update_assessment(call: Call) -> Any:
         raise BadInput(
             "Missing value for required parameter 'update_mask'." if isinstance(body, dict) else "Missing value for required parameter 'assessment'."
         )
-    names = mask.split(",") if isinstance(mask, str) else list((mask or {}).get("paths") or ())
+    names = mask.split(",") if isinstance(mask, str) else shapes.listed(mask, "paths")
     changes: dict[str, Any] = {}
     for name in (_snake(one) for one in names):
         if name == "assessment_name":
-            changes["name"] = body.get("assessment_name")
+            changes["name"] = str(body.get("assessment_name") or "") or None
         elif name in ("feedback", "expectation"):
             changes |= {"kind": name, "error": None, **shapes.value_of(name, body.get(name) or {})}
         elif name == "rationale":
-            changes["why"] = body.get("rationale") or ""
+            changes["why"] = str(body.get("rationale") or "")
         elif name == "metadata":
-            changes["metadata"] = {str(k): str(v) for k, v in (body.get("metadata") or {}).items()}
+            changes["metadata"] = shapes.texts(body.get("metadata"))
         elif name == "valid":
             changes["valid"] = bool(body.get("valid"))
     changed = await call.ws.trace_infos.change_judgement(call.who, call.path["id"], call.path["assessment"], changes)
