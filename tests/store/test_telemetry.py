@@ -242,7 +242,7 @@ def test_a_record_that_no_column_takes_is_put_aside_and_the_others_are_kept(tmp_
 def test_changes_of_a_trace_are_folded_in_their_order(tmp_path: Path) -> None:
     telemetry = Telemetry(tmp_path, fsync=False).open()
 
-    def told(**change: Any) -> None:
+    def told(**change: object) -> None:
         telemetry.add("p", infos=[{"trace_id": "t", **change}])
 
     told(fill={"state": "IN_PROGRESS", "experiment": "1"}, span=[1000, 2000], tags={"a": "1", "b": "2"})
