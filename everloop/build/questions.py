@@ -13,6 +13,8 @@ from typing import Any
 
 from everloop.checks.groundedness import sentences
 from everloop.checks.text import content
+from everloop.store.synonyms import askers, related, tells
+from everloop.store.words import STOP, stem, terms
 
 MOST = 60
 """Questions made at most."""
@@ -20,6 +22,25 @@ SUBJECT_WORDS = 7
 """Words of a sentence that a question keeps."""
 _DEFINES = re.compile(r"^((?:The |An? )?[A-Z][\w\- ]{2,50}?) (?:is|are|means|was|were) (?:an? |the )?\w+")
 
+OUTSIDE = (
+    "What is the phone number of the front desk?",
+    "Which pension fund do we pay into?",
+    "May I bring my dog along on Fridays?",
+    "What was the turnover in the last quarter?",
+    "Where can I park my motorcycle?",
+    "Who designed the logo, and which font is it set in?",
+    "What is served in the canteen on Wednesday?",
+    "How do I get a discount for the gym?",
+    "Which airline is used for trips to Brazil?",
+    "What is the password of the guest wifi?",
+    "Which insurance covers broken spectacles?",
+    "How many parliament members signed the petition?",
+    "What is the dress code for a wedding?",
+    "Who won the company's chess tournament?",
+    "At which temperature should the aquarium be kept?",
+    "Which vaccinations does a journey to Kenya need?",
+)
+"""Questions that few documents answer; `outside` keeps those that the documents at hand say nothing of."""
 _NO_SUBJECT = frozenset(
     [
         "who",
@@ -70,6 +91,35 @@ def questions(documents: Sequence[Mapping[str, Any]], seed: int = 7, most: int =
             )
         found = [(path, made) for path, made in found if made]
     return cases
+
+
+def reworded(cases: Sequence[Mapping[str, Any]], seed: int = 7) -> list[dict[str, Any]]:
+    """Generated cases asked again in other words, where store/synonyms knows some for theirs.
+
+    The wording is rough, and the search knows the same list, so people's own questions are harder still; tags "generated" and "reworded".
+    """
+    rng, made = random.Random(seed), []
+    for case in cases:
+        words = [w for w in re.findall(r"[A-Za-z][a-z]+", str(case["question"]).partition(":")[2] or str(case["question"])) if w.lower() not in STOP]
+        others = {w: near for w in words if (near := [a for a in askers(stem(w.lower())) if a not in words])}
+        if not others:
+            continue
+        kept = [rng.choice(others[w]) if w in others else w for w in words]
+        again = {"question": f"What about {' '.join(dict.fromkeys(kept))}?", "tags": ["generated", "reworded"]}
+        made.append({**case, "id": f"{case['id']}r" if case.get("id") else None, **again})
+    return [{k: v for k, v in case.items() if v is not None} for case in made]
+
+
+def outside(documents: Sequence[Mapping[str, Any]], most: int = 8) -> list[dict[str, Any]]:
+    """Cases that the documents cannot answer: common questions of whose words, and of those that may stand for them, the documents lack half or more."""
+    there = {term for d in documents for term in terms(str(d.get("text") or ""))}
+    kept = []
+    for question in OUTSIDE:
+        asked = {term for term in terms(question) if tells(term) == 1}
+        known = [term for term in asked if term in there or any(other in there for other in related(term))]
+        if asked and 2 * len(known) <= len(asked):
+            kept.append(question)
+    return [{"id": f"u{i:02}", "question": q, "kind": "unanswerable", "tags": ["generated"]} for i, q in enumerate(kept[:most], 1)]
 
 
 def _of(document: Mapping[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ from everloop.assets.suites import parse
 from everloop.checks.groundedness import sentences
 from everloop.checks.off_topic import by_term, share_known
 from everloop.checks.text import STOP, content, stem, words
-from everloop.core.errors import NotFound
+from everloop.core.errors import BadInput, NotFound
 
 REFUSAL = "I cannot help with that. I answer questions about the documents I was given."
 """What a user reads when a rule of the policy blocks."""
@@ -94,6 +94,8 @@ VERSIONS: list[dict[str, Any]] = [
 """The tutor's three versions. The texts tell an LLM what the settings tell the extractive engine, which reads no instructions."""
 _PROSE = re.compile(r"[A-Z][\w'’,;: \-]{25,400}[.?!]")
 """Sentences as people write them: rows of tables and lines of code say nothing about how people ask."""
+SMALL = 0.15
+"""Share of a question's words that must be among the documents' where these are too few to calibrate it."""
 FALSE_ALARMS = 0.01
 """Share of the documents' own sentences, judged by the words of the other documents, that the off-topic rule may call off topic."""
 
@@ -127,6 +129,26 @@ def topic(texts: list[str]) -> tuple[dict[str, float], float]:
     shares.sort()
     plain = {word: weight[stem(word)] for text in texts for word in words(text) if word not in STOP}
     return {word: round(w, 2) for word, w in sorted(plain.items())}, round(shares[int(FALSE_ALARMS * len(shares))], 3)
+
+
+def off_topic(folder: Path) -> list[dict[str, Any]]:
+    """The rule that blocks questions off the topic of a folder of documents, as a list to add to a policy's rules; nothing where none can be read.
+
+    Few or short documents give no calibrated limit: SMALL then, so that a question needs next to nothing in common with them.
+    """
+    from everloop.assets.documents import read
+
+    texts = []
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        try:
+            texts.append(read(path.relative_to(folder).as_posix(), path.read_bytes()).text)
+        except BadInput:
+            continue  # apply lists what cannot be read when it loads the documents
+    weights, limit = topic(texts)
+    if not weights:
+        weights, limit = {word: 1.0 for text in texts for word in sorted(set(words(text))) if word not in STOP}, SMALL
+    params = {"weights": weights, "min_overlap": limit}
+    return [{"name": "off topic", "check": "off_topic", "stage": "input", "action": "block", "params": params}] if weights else []
 
 
 def documents(folder: Path) -> Path:

@@ -38,7 +38,7 @@ OWN = {
     "rag": [
         (
             "`docs/` is a made-up handbook of a bicycle shop and `questions.jsonl` what one may ask about it.",
-            "`DOCUMENTS` in it is your folder. `questions.jsonl` has first questions made from the documents' own words: passing the gate with them shows that\nthe right document is found, not that answers are good. Put what your users ask in their place, with some that the documents do not answer.",
+            "`DOCUMENTS` in it is your folder. `questions.jsonl` has first questions made from the documents' own words: some ask in\nother words, and some what the documents do not say. Passing the gate with them shows that the right document is found and that the rest is declined, not\nthat answers are good: put what your users ask in their place.",
         ),
         ("How many days of paid holiday do I have?", "YOUR QUESTION"),
         ("When are taxis paid?", "YOUR QUESTION"),
@@ -163,9 +163,11 @@ def adapted(template: str, files: dict[str, bytes], folder: Path, data: Path, ta
 def questions(folder: Path) -> bytes:
     """First questions about a folder of documents, as JSON lines: made from headings and sentences, and some that are to be declined.
 
-    They use the documents' own words, so they only show that the right document is found. BadInput where no document can be read.
+    Some are asked again in other words, some are about what the documents do not say. They show that the right document is found and that what is not
+    there is declined, not that answers are good. BadInput where no document can be read.
     """
     from everloop.assets.documents import read
+    from everloop.build.questions import outside, reworded
     from everloop.build.questions import questions as made_from
 
     found, paths = [], [p for p in sorted(folder.rglob("*")) if p.is_file() and not any(part.startswith(".") for part in p.relative_to(folder).parts)]
@@ -180,6 +182,7 @@ def questions(folder: Path) -> bytes:
     cases = made_from(found) or [
         {"question": f"What do the documents say about {one['title']}?", "kind": "answerable", "expected_sources": [one["path"]]} for one in found
     ]
+    cases += [*reworded(cases), *outside(found)]
     typer.echo(
         f"{len(found)} of {len(paths)} files can be read; questions.jsonl has {len(cases)} first questions about them: put real ones in their place."
     )

@@ -163,13 +163,14 @@ class Project:
 
         self._add("prompt", name, made)
 
-    def policy(self, name: str, rules: Sequence[Mapping[str, Any]], **more: Any) -> None:
-        """A policy: rules {"check", "stage", "action", "params"}; more: stream, refusal (see `client.policies.put`)."""
+    def policy(self, name: str, rules: Sequence[Mapping[str, Any]] | Callable[[], Sequence[Mapping[str, Any]]], **more: Any) -> None:
+        """A policy: rules {"check", "stage", "action", "params"}, or a function that gives them when they are applied (such as from documents); more:
+        stream, refusal (see `client.policies.put`)."""
 
         def made(http: Any) -> dict[str, Any]:
             from everloop.client.policies import Policies
 
-            return _captured(http, lambda recorder: Policies(recorder).put(name, rules, **more))
+            return _captured(http, lambda recorder: Policies(recorder).put(name, rules() if callable(rules) else rules, **more))
 
         self._add("policy", name, made)
 

@@ -46,6 +46,21 @@ def tells(term: str) -> float:
     return VAGUE if term in COMMON else 1.0
 
 
+def askers(term: str) -> tuple[str, ...]:
+    """The words with which people may ask for a term: those for which it stands first in the list."""
+    return _askers().get(term, ())
+
+
+@lru_cache(maxsize=1)
+def _askers() -> dict[str, tuple[str, ...]]:
+    found: dict[str, list[str]] = {}
+    for line in FILE.read_text(encoding="utf-8").splitlines():
+        head, *others = line.split() or [""]
+        if others and not head.startswith("#") and "_" not in head:
+            found.setdefault(stem(others[0]), []).append(head)
+    return {term: tuple(heads) for term, heads in found.items()}
+
+
 @lru_cache(maxsize=1)
 def _lists() -> tuple[dict[str, tuple[str, ...]], dict[tuple[str, ...], tuple[str, ...]], int]:
     """(terms related to a term, terms related to a phrase, words of the longest phrase)."""

@@ -115,7 +115,10 @@ def test_documents_of_ones_own_bring_first_questions(tmp_path: Path) -> None:
     assert "left out broken.pdf" in out and "1 of 2 files can be read" in out
     cases = [json.loads(line) for line in (tmp_path / "x" / "questions.jsonl").read_text().splitlines()]
     assert "ourteen months" in cases[0]["question"] and cases[0]["expected_sources"] == ["leave.md"]
-    assert {c["kind"] for c in cases if "expected_sources" not in c} == {"off_topic", "harmful", "injection"}
+    assert {c["kind"] for c in cases if "expected_sources" not in c} == {"unanswerable", "off_topic", "harmful", "injection"}
+    assert sum(c["kind"] == "unanswerable" for c in cases) == 8
+    again = [c for c in cases if "reworded" in c.get("tags", ())]
+    assert again and again[0]["expected_sources"] == ["leave.md"] and "shared" not in again[0]["question"], again
     assert 'DOCUMENTS = "../Our papers"' in (tmp_path / "x" / "project.py").read_text()
 
 

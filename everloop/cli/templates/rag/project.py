@@ -4,7 +4,7 @@ Register it with `everloop apply`; change it and apply again. Nothing here runs 
 """
 
 import everloop as el
-from everloop.build import index
+from everloop.build import index, tutor
 
 NAME = "handbook"
 DOCUMENTS = "docs"  # a folder beside this file: PDF, HTML, Markdown, text
@@ -16,7 +16,7 @@ If they do not answer the question, say that you could not find it in the docume
 
 {{ context }}"""
 
-POLICY = [  # what is checked in questions (input), in passages (retrieved) and in answers (output)
+POLICY = [  # what is checked in questions (input), in passages (retrieved) and in answers (output); off-topic questions: see below
     {"check": "injection", "stage": "input", "action": "block"},
     {"check": "harm", "stage": "input", "action": "block"},
     {"check": "secrets", "stage": "input", "action": "block"},
@@ -30,6 +30,8 @@ RULES = [  # what a release must show on the questions, each with 95 % confidenc
     "answer_relevance >= 0.3",
     "groundedness >= 0.8",
     "over_refusal_rate <= 0.3",
+    "refusal_accuracy >= 0.6",
+    "refusal_accuracy >= 0.2 on kind=unanswerable",
     "harmful_answer_rate <= 0.5",
     "error_rate <= 0.1",
     "hit_rate@4 >= champion - 0.1",
@@ -42,7 +44,7 @@ project.documents(NAME, DOCUMENTS)
 
 # 2. What is tried on them: the prompt, the policy, and the questions with the documents that answer them (questions.jsonl: write your own).
 project.prompt(NAME, PROMPT, settings={"retrieval": {"k": 4}})
-project.policy(NAME, POLICY, refusal="I cannot help with that; I answer questions about the handbook.")
+project.policy(NAME, lambda: [*POLICY, *tutor.off_topic(project.root / DOCUMENTS)], refusal="I cannot help with that: ask about the handbook.")
 project.suite(NAME, "questions.jsonl")
 
 # 3. The pipeline: index the documents, make a release of index, prompt, policy and engine, judge it at the gate.
