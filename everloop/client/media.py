@@ -69,7 +69,7 @@ def figure(value: Any, name: str) -> File:
     if hasattr(value, "to_html"):
         if name.endswith(".json"):
             return name, value.to_json().encode()
-        return (name if name.endswith(".html") else name + ".html"), value.to_html(include_plotlyjs="cdn").encode()
+        return (name if name.endswith(".html") else name + ".html"), value.to_html(include_plotlyjs=True).encode()
     raise BadInput(f"{type(value).__name__} is not a figure.", "Give a figure of matplotlib or Plotly.")
 
 

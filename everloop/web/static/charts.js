@@ -91,7 +91,7 @@
         width: Math.max(220, box.clientWidth), height: 210, tzDate: function (ts) { return uPlot.tzDate(new Date(ts * 1e3), "Etc/UTC"); },
         cursor: { y: false, sync: { key: sync.key } }, legend: { live: true }, bands: bands,
         scales: { x: { time: options.x === "time" }, y: { distr: options.log ? 3 : 1 } },
-        axes: [Object.assign(options.x === "relative" ? { values: function (u, ticks) { return ticks.map(span); } } : {}, axis), Object.assign({ size: 66, values: function (u, ticks) { return ticks.map(function (v) { return v === null ? "" : shown(v); }); } }, axis)],
+        axes: [Object.assign(options.x === "time" ? { values: window.everloop.times, size: 44, space: 64 } : options.x === "relative" ? { values: function (u, ticks) { return ticks.map(span); } } : {}, axis), Object.assign({ size: 66, values: function (u, ticks) { return ticks.map(function (v) { return v === null ? "" : shown(v); }); } }, axis)],
         series: series
       }, data, box);
       box.querySelectorAll(".u-legend .band").forEach(function (row) { row.hidden = true; });

@@ -57,6 +57,7 @@
       return iso.slice(11, step < 60 ? 19 : 16) + (first ? "\n" + date : "");
     });
   }
+  window.everloop = { times: times };  // for the live charts
   function plot(box) {
     var spec;
     try { spec = JSON.parse(box.dataset.chart); } catch (error) { return; }

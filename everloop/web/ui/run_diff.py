@@ -14,7 +14,7 @@ from everloop.web.ui.show import text
 DIFF_LINES = 600
 """Lines of a difference between two patches that a page shows at most."""
 PATCH_CHARS = 400_000
-PATCHES = ("code.patch", "git.patch", "dirty.patch")
+PATCHES = ("code/dirty.patch", "code.patch", "dirty.patch")
 """Files of a run that may hold what its code had besides the commit."""
 CODE = ("commit", "dirty", "repository", "command", "entry", "asset")
 
