@@ -14,7 +14,7 @@ import everloop as el
 from everloop.build import credit, tabular
 
 FIRST_WEEKS, LAST_WEEK, PER_WEEK, KEEP = 12, 26, 300, 10
-RULES = ["auc >= 0.65", "auc >= champion - 0.02", "latency_p95_ms <= 50"]
+RULES = ["auc >= 0.65", "auc >= champion - 0.02", "cpu_p95_ms <= 50"]
 
 
 def main() -> int:

@@ -26,7 +26,7 @@ PIPELINE: dict[str, Any] = {
     "params": {},
 }
 """The pipeline's spec: `client.pipelines.put("segments", clustering.PIPELINE)`."""
-RULES = ["silhouette >= 0.1", "smallest_cluster >= 0.01", "latency_p95_ms <= 50", "silhouette >= champion - 0.02"]
+RULES = ["silhouette >= 0.1", "smallest_cluster >= 0.01", "cpu_p95_ms <= 50", "silhouette >= champion - 0.02"]
 """The gate that is declared where none stands: groups lie apart, none is a handful of rows, and it is no worse than the champion."""
 FEWEST, MOST = 2, 8
 

@@ -306,6 +306,7 @@ def subset(results: Results, mask: np.ndarray) -> Results:
         probability=cut(results.probability),
         features={name: cut(column) for name, column in results.features.items()},
         seconds=cut(results.seconds),
+        cpu_seconds=cut(results.cpu_seconds),
         cases=cases,
     )
 

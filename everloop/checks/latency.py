@@ -25,18 +25,22 @@ class _Latency(Metric):
 
     def estimate(self, results: Results, confidence: float = 0.95) -> Estimate:
         """The quantile in milliseconds, its interval from order statistics (no distribution assumed)."""
-        ms = _milliseconds(results)
+        ms = self.milliseconds(results)
         value, interval = stats.quantile_interval(ms, self.q, confidence)
         return Estimate(value, interval, len(ms))
 
     def difference(self, candidate: Results, champion: Results, confidence: float = 0.95) -> Estimate:
         """Difference of the two quantiles: the calls are not paired, so each side is resampled by itself (percentile bootstrap)."""
-        a, b = np.sort(_milliseconds(candidate)), np.sort(_milliseconds(champion))
+        a, b = np.sort(self.milliseconds(candidate)), np.sort(self.milliseconds(champion))
         rng = np.random.default_rng(7)
         draws = _quantiles(a, self.q, rng) - _quantiles(b, self.q, rng)
         low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
         value = float(np.quantile(a, self.q) - np.quantile(b, self.q))
         return Estimate(value, Interval(float(low), float(high)), min(len(a), len(b)))
+
+    def milliseconds(self, results: Results) -> np.ndarray:
+        """What is judged of the timed calls; NotAssessable where none was timed."""
+        return _milliseconds(results.seconds)
 
     def __call__(self, subject: Any) -> Score:
         """Results.seconds (gate) or the seconds of the window's calls (monitor)."""
@@ -72,10 +76,28 @@ class LatencyP99(_Latency):
     q: ClassVar[float] = 0.99
 
 
-def _milliseconds(results: Results) -> np.ndarray:
-    if results.seconds is None:
+@checks.add("cpu_p95_ms")
+@dataclass(frozen=True)
+class CpuP95(_Latency):
+    """Processor time in milliseconds that 95 of 100 single-row calls of a suite stay under: what a model costs, however busy the machine is.
+
+    A call's time by the clock depends on what else runs; the processor time of the process that answers does not, so the same model gives the
+    same verdict on a loaded machine. Calls that wait (for an LLM elsewhere) cost none of it: use latency_p95_ms for those.
+    """
+
+    name: ClassVar[str] = "cpu_p95_ms"
+    q: ClassVar[float] = 0.95
+    stages: ClassVar[tuple[str, ...]] = (GATE,)
+
+    def milliseconds(self, results: Results) -> np.ndarray:
+        """Processor time of the timed calls."""
+        return _milliseconds(results.cpu_seconds)
+
+
+def _milliseconds(seconds: Any) -> np.ndarray:
+    if seconds is None:
         raise NotAssessable("no call was timed")
-    ms = np.asarray(results.seconds, dtype=float) * 1000
+    ms = np.asarray(seconds, dtype=float) * 1000
     ms = ms[np.isfinite(ms)]
     if not len(ms):
         raise NotAssessable("no call was timed")

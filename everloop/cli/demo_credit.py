@@ -98,6 +98,8 @@ class _Credit:
             asked = list(self.options.require)
             if self.options.data is None:
                 asked, self.params["threshold"] = demo_figures.rules(feed), COSTS
+            elif asked:
+                asked = demo_figures.with_comparison(asked, self.task["task"], s.say)
             if asked:
                 self.params["gate"] = {"requirements": asked, "approval": "not_first"}
                 demo_figures.declare_again(self.client, feed.name, asked)
@@ -343,6 +345,7 @@ class _Credit:
             old, new = next(iter(self.recovered.values()))
             told[-1] += f" (n {old.n}, {new.n})"
             lines.append(f"approved and promoted; live {', '.join(told)}")
+            lines += demo_figures.worse(self.recovered)
         links = {"endpoint": f"/ui/endpoints/{name}", "monitor": f"/ui/monitors/{name}"} if self.champion else {"pipeline": f"/ui/pipelines/{name}"}
         if self.decision.get("id"):
             links["last decision"] = f"/ui/decisions/{self.decision['id']}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,17 @@ def rules(feed: Feed) -> list[str]:
     monitor goes on complaining, and the next retraining has seen more.
     """
     gaps = [f"fairness_gap({name}) <= 0.15" for name in feed.roles.get("protected", ())]
-    return ["auc >= 0.65", "calibration_error <= 0.10", *gaps, "latency_p95_ms <= 50", "auc > champion"]
+    return ["auc >= 0.65", "calibration_error <= 0.10", *gaps, "cpu_p95_ms <= 50", "auc > champion"]
+
+
+def with_comparison(asked: list[str], task: str, say: Callable[[str], None]) -> list[str]:
+    """What a user requires, and beside it the default comparison with the champion, unless they require one of their own."""
+    from everloop.build.tabular.gating import AGAINST_CHAMPION
+
+    if any("champion" in rule for rule in asked):
+        return asked
+    say(f"to what you require the comparison with the champion is added: {AGAINST_CHAMPION[task]} (--require one of your own replaces it)")
+    return [*asked, AGAINST_CHAMPION[task]]
 
 
 def declare_again(client: Any, name: str, requirements: list[str]) -> None:
@@ -205,6 +215,19 @@ def recovery(s: Stage, sent: list[dict[str, Any]], task: Mapping[str, Any], befo
     if not found:
         s.say("too few outcomes of the new champion's predictions are known yet to compare")
     return found
+
+
+def worse(recovered: Mapping[str, Any]) -> list[str]:
+    """A line for the last screen where live figures got worse after the promotion, which a person should hear without looking for it."""
+    told = []
+    for name, (old, new) in recovered.items():
+        down = name in ("brier", "mae")
+        if (new.value > old.value) if down else (new.value < old.value):
+            apart = new.interval.low > old.interval.high or new.interval.high < old.interval.low
+            told.append(f"{name} by {_round(abs(new.value - old.value))}{'' if apart else ', which may be chance'}")
+    if not told:
+        return []
+    return [f"ATTENTION: live figures got worse after the promotion: {'; '.join(told)}. The weeks differ, so the new model need not be why"]
 
 
 def _metric(rule: str) -> str:

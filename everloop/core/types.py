@@ -235,7 +235,7 @@ class Window:
 class Results:
     """A suite's results for one release, for gates. For predictive suites the arrays are aligned by row (numpy):
 
-    `y` labels, `prediction`, `probability` (n, or n x classes), `features` columns, `seconds` per call.
+    `y` labels, `prediction`, `probability` (n, or n x classes), `features` columns, `seconds` and `cpu_seconds` per call.
     For chat suites `cases` holds one dict a case: question, expected sources and answer, answer, retrieved, usage, seconds, flags.
     """
 
@@ -249,6 +249,7 @@ class Results:
     features: Mapping[str, Any] = field(default_factory=dict)
     seconds: Any = None
     cases: Sequence[Mapping[str, Any]] = ()
+    cpu_seconds: Any = None
 
 
 @dataclass(frozen=True)

@@ -158,12 +158,22 @@ def _sentence(rule: Requirement, found: Estimate, limit: float, verdict: str, co
     else:
         what = f"{rule.text}: {_num(found.value)} over {found.n} cases"
     if verdict == "pass":
-        text = f"{what}, with {sure} confidence {side} {_num(bound)}. It holds."
+        text = f"{what}, with {sure} confidence {side} {_num(bound)}. It holds.{_shown_better(rule, bound, limit)}"
     elif verdict == "fail":
         text = f"{what}, with {sure} confidence {side} {_num(bound)}; {_limit(rule, limit)} was required. It does not hold."
     else:
         text = f"{what}, and with {sure} confidence between {_num(low)} and {_num(high)}; {_limit(rule, limit)} was required. {_more(rule, found, limit)}"
     return f"{text[:-1]} ({found.note})." if found.note else text
+
+
+def _shown_better(rule: Requirement, bound: float, limit: float) -> str:
+    """Whether a candidate that keeps within a margin of the champion was shown to be better than it; "" where the rule gives no margin."""
+    margin = -limit if rule.upwards else limit
+    if rule.against != "champion" or margin <= 0:
+        return ""
+    if (bound if rule.upwards else -bound) > 0:
+        return " It was shown to be better than the champion."
+    return f" The rule asks only that it is not worse by more than {margin:g}: it was not shown to be better than the champion."
 
 
 def _more(rule: Requirement, found: Estimate, limit: float) -> str:

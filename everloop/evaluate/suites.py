@@ -57,7 +57,7 @@ async def run_predictive(
         answer = await serve(call_for(Batch(part, min(SUITE_CHUNK, n - start)), who))
         for name, values in answer.outputs.columns.items():
             outputs.setdefault(name, []).extend(values)
-    seconds = await _timed_rows(serve, who, inputs, n)
+    timed = await _timed_rows(serve, who, inputs, n)
     if task == "regression":
         y: Any = np.asarray([float(labels[i]) for i in keep])
         prediction: Any = np.asarray(outputs["prediction"], dtype=float)
@@ -76,7 +76,7 @@ async def run_predictive(
         classes=tuple(str(label(c)) for c in classes) if task != "regression" else (),
         positive=None if positive is None or task == "regression" else label(positive),
         features=groups,
-        seconds=np.asarray(seconds),
+        **timed,
     )
 
 
@@ -97,8 +97,8 @@ async def run_clusters(
     kept: dict[str, Any] = {}
     for name, values in inputs.items():
         kept[name] = np.asarray(values, dtype=float) if name in numeric else np.asarray([label(v) for v in values], dtype=object)
-    seconds = np.asarray(await _timed_rows(serve, who, inputs, n))
-    return Results(n, "clustering", prediction=np.asarray([label(v) for v in said], dtype=object), features=kept, seconds=seconds)
+    timed = await _timed_rows(serve, who, inputs, n)
+    return Results(n, "clustering", prediction=np.asarray([label(v) for v in said], dtype=object), features=kept, **timed)
 
 
 async def run_chat(serve: Serve, who: Principal, cases: Sequence[Mapping[str, Any]], parallel: int = SUITE_PARALLEL) -> Results:
@@ -147,15 +147,19 @@ def _chat_outcome(answer: Answer) -> dict[str, Any]:
     }
 
 
-async def _timed_rows(serve: Serve, who: Principal, inputs: Mapping[str, Sequence[Any]], n: int) -> list[float]:
-    seconds = []
+async def _timed_rows(serve: Serve, who: Principal, inputs: Mapping[str, Sequence[Any]], n: int) -> dict[str, Any]:
+    """{"seconds", "cpu_seconds"} of calls of one row: by the clock, and of processor time that this process spent meanwhile."""
+    import numpy as np
+
+    timed = []
     step, calls = max(1, n // SUITE_TIMED_CALLS), min(SUITE_TIMED_CALLS, max(n, SUITE_TIMED_CALLS_MIN))
     for i in range(0, calls * step, step):
         row = {name: [values[i % n]] for name, values in inputs.items()}
-        started = time.perf_counter()
+        started, busy = time.perf_counter(), time.process_time()
         await serve(call_for(Batch(row, 1), who))
-        seconds.append(time.perf_counter() - started)
-    return seconds[3:] or seconds
+        timed.append((time.perf_counter() - started, time.process_time() - busy))
+    seconds, cpu = np.asarray(timed[3:] or timed).T
+    return {"seconds": seconds, "cpu_seconds": cpu}
 
 
 def _probabilities(outputs: Mapping[str, list[Any]], classes: list[str], positive: str | None, task: str) -> Any:

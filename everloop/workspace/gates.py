@@ -177,5 +177,6 @@ def _plain(results: Results) -> dict[str, Any]:
         "positive": results.positive,
         "features": {k: listed(v) for k, v in results.features.items()},
         "seconds": listed(results.seconds),
+        "cpu_seconds": listed(results.cpu_seconds),
         "cases": [dict(c) for c in results.cases],
     }

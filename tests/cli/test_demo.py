@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from everloop.cli import demo_screen
+from everloop.checks.base import Estimate
+from everloop.checks.statistics import Interval
+from everloop.cli import demo_figures, demo_screen
 from everloop.cli.demo import demo
 from everloop.cli.demo_feed import SHIFT_WEEK, generated
 from everloop.cli.demo_report import WIDTH, Report
@@ -109,6 +111,24 @@ def test_a_stage_that_fails_is_kept_and_the_next_commands_alternate(tmp_path: Pa
     assert "  FAILED in 'index': The PDF is encrypted." in lines and any("http://127.0.0.1:7600/ui/endpoints/credit" in line for line in lines)
     at = lines.index("Next, on your own data")
     assert lines[at + 1 : at + 4] == ["  ./dev everloop one", "  ./dev everloop three", "  ./dev everloop two"]
+
+
+def test_what_a_user_requires_is_asked_beside_the_comparison_with_the_champion() -> None:
+    said: list[str] = []
+    assert demo_figures.with_comparison(["auc >= 0.9"], "binary", said.append) == ["auc >= 0.9", "auc >= champion - 0.02"]
+    assert "auc >= champion - 0.02" in said[0]
+    assert demo_figures.with_comparison(["auc > champion"], "binary", said.append) == ["auc > champion"] and len(said) == 1
+
+
+def test_the_last_screen_says_when_live_figures_got_worse() -> None:
+    def at(value: float, low: float, high: float) -> Estimate:
+        return Estimate(value, Interval(low, high), 500)
+
+    better = {"auc": (at(0.7, 0.66, 0.74), at(0.8, 0.76, 0.84)), "brier": (at(0.2, 0.19, 0.21), at(0.1, 0.09, 0.11))}
+    assert demo_figures.worse(better) == []
+    (told,) = demo_figures.worse({name: (new, old) for name, (old, new) in better.items()})
+    assert told.startswith("ATTENTION: live figures got worse after the promotion: auc by 0.1; brier by 0.1. ")
+    assert "auc by 0.02, which may be chance" in demo_figures.worse({"auc": (at(0.72, 0.68, 0.76), at(0.7, 0.66, 0.74))})[0]
 
 
 def test_no_load_holds_an_outcome_of_the_future() -> None:

@@ -46,6 +46,24 @@ def test_a_champion_is_compared_on_the_same_cases() -> None:
     assert judge(["auc >= champion - 0.001", "log_loss <= champion"], worse, worse)[0] == "pass"
 
 
+def test_a_pass_within_a_margin_says_whether_it_was_shown_to_be_better() -> None:
+    rng = np.random.default_rng(2)
+    y, noise = rng.integers(0, 2, 800), rng.normal(size=800)
+    worse, better = binary(rng, 800, 1.0, y, noise), binary(rng, 800, 1.3, y, noise)
+    for rule in ("auc >= champion - 0.02", "log_loss <= champion + 0.02"):
+        assert "It was shown to be better than the champion." in judge([rule], better, worse)[1]
+        verdict, why, _ = judge([rule], worse, worse)
+        assert verdict == "pass" and "only that it is not worse by more than 0.02: it was not shown to be better than the champion." in why
+    assert "shown" not in judge(["auc > champion"], better, worse)[1]
+
+
+def test_processor_time_is_judged_whatever_the_clock_says() -> None:
+    slow = replace(binary(np.random.default_rng(1), 500, 1.5), seconds=np.full(200, 5.0), cpu_seconds=np.full(200, 0.01))
+    assert judge(["cpu_p95_ms <= 50"], slow)[0] == "pass" and judge(["latency_p95_ms <= 50"], slow)[0] == "fail"
+    assert judge(["cpu_p95_ms <= 50"], replace(slow, cpu_seconds=np.full(200, 0.1)))[0] == "fail"
+    assert judge(["cpu_p95_ms <= 50"], replace(slow, cpu_seconds=None))[0] == "inconclusive"
+
+
 def test_without_a_champion_its_rules_do_not_block() -> None:
     results = binary(np.random.default_rng(3), 500, 2.0)
     verdict, why, scores = judge(["auc >= 0.7", "auc > champion"], results, None)

@@ -9,8 +9,11 @@ from everloop.build.release import ALIAS, promote
 from everloop.build.tabular.table import name_of
 from everloop.core.labels import label
 
-LATENCY_MS = 50
-"""Default limit of a single row's time at the 95th percentile."""
+CPU_MS = 50
+"""Default limit of a single row's processor time at the 95th percentile; by the clock it would depend on what else the machine does."""
+
+AGAINST_CHAMPION = {"binary": "auc >= champion - 0.02", "multiclass": "accuracy >= champion - 0.03", "regression": "rmse_ratio <= champion + 0.03"}
+"""The default comparison with the champion by task: see `default_requirements`."""
 
 
 def release(step: Any) -> dict[str, Any]:
@@ -88,17 +91,23 @@ def _declare(step: Any, name: str) -> dict[str, Any]:
 def default_requirements(task: str, baseline: Mapping[str, float], protected: list[str]) -> list[str]:
     """The rules a model of this task must meet where no one said otherwise: better than no model, fair, fast, no worse than the champion.
 
+    The champion's rule asks for non-inferiority by a margin, not for superiority. A retrained challenger has seen newer rows and is mostly as good
+    on a holdout of hundreds of rows, where being better can seldom be shown; asked to show it, it would be refused for want of rows while
+    the champion grows old. What a margin costs is creep: each of several successors may be a little worse (D'Agostino,
+    Massaro and Sullivan, 2003, Statistics in Medicine 22). So the decision's why says whether the challenger was shown to be better, or only not to be worse by more than the margin, and from the
+    second champion on a person reads it (approval "not_first"). To ask for more: `auc > champion`.
+
     `baseline` is what no model would reach on the holdout: {"accuracy", "log_loss"} of always giving the classes' shares.
     """
-    fast = [f"latency_p95_ms <= {LATENCY_MS}"]
+    fast = [f"cpu_p95_ms <= {CPU_MS}"]
     if task == "binary":
         fair = [f"fairness_gap({_quoted(column)}) <= 0.2" for column in protected]
-        return ["auc >= 0.6", "calibration_error <= 0.1", *fair, *fast, "auc >= champion - 0.02"]
+        return ["auc >= 0.6", "calibration_error <= 0.1", *fair, *fast, AGAINST_CHAMPION[task]]
     if task == "multiclass":
         accuracy = baseline["accuracy"] + 0.1 * (1 - baseline["accuracy"])
         rules = [f"accuracy >= {accuracy:.3f}", f"log_loss <= {0.95 * baseline['log_loss']:.3f}", "macro_f1 >= 0.4"]
-        return [*rules, *[f"accuracy_gap({_quoted(c)}) <= 0.2" for c in protected], *fast, "accuracy >= champion - 0.03"]
-    return ["r2 >= 0.1", "rmse_ratio <= 0.95", *fast, "rmse_ratio <= champion + 0.03"]
+        return [*rules, *[f"accuracy_gap({_quoted(c)}) <= 0.2" for c in protected], *fast, AGAINST_CHAMPION[task]]
+    return ["r2 >= 0.1", "rmse_ratio <= 0.95", *fast, AGAINST_CHAMPION["regression"]]
 
 
 def _baseline(step: Any) -> dict[str, float]:

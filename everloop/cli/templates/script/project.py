@@ -14,7 +14,7 @@ TARGET = "left"  # the column that it predicts
 TIME = "seen_on"  # when each row happened (None: there is no such column); newer rows then test what older ones taught
 PROTECTED = ["gender"]  # groups that must be treated alike
 ID = "customer"  # what names a row (None: there is no such column)
-RULES = ["auc >= 0.65", "auc >= champion - 0.02", "latency_p95_ms <= 50"]  # what a release must show before it goes live
+RULES = ["auc >= 0.65", "auc >= champion - 0.02", "cpu_p95_ms <= 50"]  # what a release must show before it goes live
 
 project = el.Project(NAME)
 

@@ -12,7 +12,7 @@ TARGET = "left"  # the column to predict: two values, more, or a number
 TIME = "seen_on"  # when each row happened (None: there is no such column); newer rows then test what older ones taught
 PROTECTED = ["gender"]  # groups that must be treated alike; no features of the model
 ID = "customer"  # what names a row, and is no feature (None: there is no such column)
-RULES = ["auc >= 0.65", "auc >= champion - 0.02", "latency_p95_ms <= 50"]  # what a release must show before it goes live
+RULES = ["auc >= 0.65", "auc >= champion - 0.02", "cpu_p95_ms <= 50"]  # what a release must show before it goes live
 
 project = el.Project(NAME)
 
