@@ -116,6 +116,7 @@ def thin(tx: Tx, run: str, key: str, buckets: int, low: int | None = None, high:
     if not parts:
         return []
     points = np.concatenate(parts)
+    del parts
     if low is not None or high is not None:
         step = points["step"]
         points = points[(step >= (step.min() if low is None else low)) & (step <= (step.max() if high is None else high))]
@@ -171,7 +172,7 @@ def _blocks(tx: Tx, run: str, key: str, since: float | None) -> Iterator[Any]:
         sa.select(table.c.data).where(*where).order_by(table.c.first, table.c.id).execution_options(yield_per=16)  # a page seldom needs them all
     )
     for (data,) in rows:
-        yield np.frombuffer(bytes(data), dtype=_dtype())
+        yield np.frombuffer(data, dtype=_dtype())
 
 
 def _with_next(blocks: Iterable[Any]) -> Iterator[tuple[Any, float | None]]:

@@ -55,6 +55,7 @@ def register(app: typer.Typer) -> None:
 
     app.add_typer(runs, name="runs")
     app.command("sync")(sync)
+    app.command("reproduce")(reproduce)
 
     @app.command("experiments")
     def experiments(filter: str = typer.Option("", help="name LIKE 'cred%' and tags.team = 'risk'")) -> None:
@@ -70,4 +71,29 @@ def sync(everything: bool = typer.Option(False, "--all", help="Also what was mea
         typer.echo(f"refused: run {one['run']}: {one['why']} (kept in {one['file']})", err=True)
     typer.echo(f"{len(done['runs'])} runs sent, {done['messages']} messages" if done["runs"] else "Nothing waits to be sent.")
     if done["refused"]:
+        raise typer.Exit(1)
+
+
+def reproduce(
+    id: str = typer.Argument(help="The run: run:ID, or its id"),
+    into: Path = typer.Option(None, help="Where to; a new folder", file_okay=False),
+    check: bool = typer.Option(False, "--check", help="Run it again, and compare the metrics"),
+    env: bool = typer.Option(False, "--env", help="With --check: in a new environment with the packages of then"),
+) -> None:
+    """Bring a run's code and data to a folder, and run it again."""
+    from everloop.client import reproduce as room
+
+    client = screen.client(start=True)
+    made = room.prepare(client, id, into)
+    typer.echo(f"{made.folder} holds:")
+    for line in made.said:
+        typer.echo(f"  {line}")
+    if made.command:
+        typer.echo(f"It was started in {made.work} as: python {' '.join(made.command)}")
+    if not check:
+        return
+    found = room.again(client, made, env)
+    screen.table(("metric", "then", "now", ""), [(r["key"], r["then"], r["now"], "same" if r["same"] else "DIFFERS") for r in found["metrics"]])
+    typer.echo(f"Made again as run {found['run']}" + ("" if found["returncode"] == 0 else f", which ended with {found['returncode']}"))
+    if not found["same"]:
         raise typer.Exit(1)

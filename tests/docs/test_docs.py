@@ -27,7 +27,15 @@ from everloop.client.pipelines import Step
 from tests.conftest import running_server
 from tests.docs.reading import PAGES, ROOT, Block, anchors, blocks, commands, inline, prose
 
-RUN = ("README.md", "docs/guides/start.md", "docs/guides/policies.md", "docs/guides/suites.md", "docs/guides/pipelines.md", "docs/reference/sdk.md")
+RUN = (
+    "README.md",
+    "docs/guides/start.md",
+    "docs/guides/tracking.md",
+    "docs/guides/policies.md",
+    "docs/guides/suites.md",
+    "docs/guides/pipelines.md",
+    "docs/reference/sdk.md",
+)
 """Pages whose Python blocks run as they stand."""
 NAMED = [page.relative_to(ROOT).as_posix() for page in PAGES]
 PRESENT = [name for name in NAMED if name != "CHANGELOG.md"]
