@@ -143,9 +143,11 @@ def count(tx: Tx, run: str, key: str) -> int:
     return int(tx.value(sa.select(sa.func.sum(table.c.points)).where(table.c.project == tx.project, table.c.run == run, table.c.key == key)) or 0)
 
 
-def counts(tx: Tx, runs: Sequence[str]) -> dict[str, int]:
-    """How many points each series of some runs has, together: {key: points}, by key."""
+def counts(tx: Tx, runs: Sequence[str], key: str | None = None) -> dict[str, int]:
+    """How many points each series (or the one of a `key`) of some runs has, together: {key: points}, by key."""
     statement = sa.select(table.c.key, sa.func.sum(table.c.points)).where(table.c.project == tx.project, table.c.run.in_(list(runs)))
+    if key is not None:
+        statement = statement.where(table.c.key == key)
     return {key: int(points) for key, points in tx.conn.execute(statement.group_by(table.c.key).order_by(table.c.key))}
 
 

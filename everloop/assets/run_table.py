@@ -7,7 +7,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from everloop.assets import run_filter, run_search
+from everloop.assets import run_filter, run_search, runs
+from everloop.assets.experiments import DEFAULT_NAME
 from everloop.core.errors import BadInput
 from everloop.core.limits import RUN_GROUPS, RUN_KEYS, RUNS_LOOKED_AT
 from everloop.store.records import Tx
@@ -23,6 +24,30 @@ def count(tx: Tx, filter: str = "", **more: Any) -> int:
     """How many runs fit; `more` as in `run_search.fitting`."""
     found = run_search.fitting(tx, filter, **more).with_only_columns(table.c.id)
     return int(tx.value(sa.select(sa.func.count()).select_from(found.subquery())) or 0)
+
+
+def many(tx: Tx, ids: Sequence[str]) -> list[dict[str, Any]]:
+    """Runs by id, in the order asked, also deleted ones; NotFound for one that is not there."""
+    rows = {row["id"]: row for row in tx.rows(runs.select().where(table.c.project == tx.project, table.c.id.in_(list(ids))))}
+    for id in ids:
+        if id not in rows:
+            runs.must_exist(tx, id)
+    return runs.show(tx, [rows[id] for id in ids])
+
+
+def heads(tx: Tx, ids: Sequence[str], key: str) -> list[dict[str, Any]]:
+    """Of each run its "id", "name" and "status", with "step" and "at" of the newest point of a metric (None: it has none); in the order asked.
+
+    NotFound for a run that is not there.
+    """
+    on = sa.and_(run_metrics.c.project == table.c.project, run_metrics.c.run == table.c.id, run_metrics.c.key == key)
+    columns = (table.c.id, table.c.name, table.c.status, run_metrics.c.step, run_metrics.c.at, run_metrics.c.value)
+    statement = sa.select(*columns).select_from(table.outerjoin(run_metrics, on)).where(table.c.project == tx.project, table.c.id.in_(list(ids)))
+    rows = {row["id"]: row for row in tx.rows(statement)}
+    for id in ids:
+        if id not in rows:
+            runs.must_exist(tx, id)
+    return [rows[id] for id in ids]
 
 
 def keys(tx: Tx, filter: str = "", **more: Any) -> dict[str, list[dict[str, Any]]]:
@@ -121,7 +146,7 @@ def tree(tx: Tx, id: str, limit: int) -> list[dict[str, Any]]:
 def _grouped(statement: Any, by: str) -> tuple[Any, Any]:
     """The column whose values are the groups, and the statement with what it needs joined on."""
     if by == "experiment":
-        return sa.func.coalesce(experiments.c.name, "default"), statement
+        return sa.func.coalesce(experiments.c.name, DEFAULT_NAME), statement
     if by.removeprefix("attributes.") in GROUPED:
         return GROUPED[by.removeprefix("attributes.")], statement
     entity, _, key = by.partition(".")

@@ -204,13 +204,21 @@ class Runs:
         """A few params, metrics and tags of many runs: see `assets.run_table.values`."""
         return await self.ws.records.read(who.need(Role.viewer), lambda tx: run_table.values(tx, columns, limit, filter, ids, **more))
 
+    async def many(self, who: Principal, ids: Sequence[str]) -> list[dict[str, Any]]:
+        """Runs by id, in the order asked; NotFound for one that is not there."""
+        return await self.ws.records.read(who.need(Role.viewer), lambda tx: run_table.many(tx, ids))
+
     async def tree(self, who: Principal, id: str, limit: int) -> list[dict[str, Any]]:
         """The runs in a run, of all levels: see `assets.run_table.tree`."""
         return await self.ws.records.read(who.need(Role.viewer), lambda tx: run_table.tree(tx, id, limit))
 
-    async def series_counts(self, who: Principal, ids: Sequence[str]) -> dict[str, int]:
-        """How many points each metric of some runs has: {key: points}."""
-        return await self.ws.records.read(who.need(Role.viewer), lambda tx: run_series.counts(tx, ids))
+    async def series_counts(self, who: Principal, ids: Sequence[str], key: str | None = None) -> dict[str, int]:
+        """How many points each metric (or one) of some runs has: {key: points}."""
+        return await self.ws.records.read(who.need(Role.viewer), lambda tx: run_series.counts(tx, ids, key))
+
+    async def series_heads(self, who: Principal, ids: Sequence[str], key: str) -> list[dict[str, Any]]:
+        """Where some runs' series of a metric end: see `assets.run_table.heads`."""
+        return await self.ws.records.read(who.need(Role.viewer), lambda tx: run_table.heads(tx, ids, key))
 
     async def thinned(self, who: Principal, ids: Sequence[str], key: str, buckets: int) -> dict[str, list[dict[str, Any]]]:
         """A metric's series of some runs for a chart: {run: pieces}, at most `buckets` of a run: see `assets.run_series.thin`."""

@@ -77,7 +77,7 @@ async def columns(page: Page) -> Response:
 async def export(page: Page) -> Response:
     """The table as CSV: all runs that fit, or those chosen, with the columns shown (all there are when none are named)."""
     ids = page.query.getlist("run")
-    named = [await page.ws.runs.get(page.who, id) for id in _chosen(ids)] if ids else None
+    named = await page.ws.runs.many(page.who, _chosen(ids)) if ids else None
     if named is None:
         await _search(page, 1)  # a filter that cannot be is told before the file begins
     headers = {"content-disposition": 'attachment; filename="runs.csv"'}
@@ -88,7 +88,7 @@ async def export(page: Page) -> Response:
 async def chosen(page: Page) -> Response:
     """The runs that were chosen, and what can be done with them."""
     ids = _chosen(page.query.getlist("run"))
-    found = [await page.ws.runs.get(page.who, id) for id in ids]
+    found = await page.ws.runs.many(page.who, ids)
     return await page.render("runs_chosen.html", f"{len(found)} chosen run{'s' if len(found) != 1 else ''}", [("Runs", "/ui/runs")], runs=found)
 
 
