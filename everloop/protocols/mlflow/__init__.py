@@ -31,7 +31,7 @@ from everloop.protocols.mlflow import (
 MODULES = (experiments, tracking, histories, inputs, models, registry, artifacts, pages, traces, evaluation, webhooks)
 TABLE = [route for module in MODULES for route in module.ROUTES]
 PREFIXES = [f"{prefix}/{number}" for prefix in ("/api", "/ajax-api") for number in ("2.0", "3.0")]
-SEARCHES = ("search", "search-datasets", "get-latest-versions", "calculate-filter-correlation", "metrics")
+SEARCHES = ("search", "search-datasets", "get-latest-versions", "calculate-filter-correlation", "metrics", "batchGetInfos")
 """Last parts of POSTs that only read."""
 
 

@@ -230,6 +230,7 @@ def _object(call: Call, name: str) -> dict[str, Any]:
 ROUTES = [
     ("POST", "datasets/create", create),
     ("POST", "datasets/search", search),
+    ("GET", "datasets/search", search),
     ("GET", "datasets/{id}", get),
     ("DELETE", "datasets/{id}", delete),
     ("PATCH", "datasets/{id}/tags", set_tags),

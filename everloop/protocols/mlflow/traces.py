@@ -93,7 +93,7 @@ async def batch_get(call: Call) -> Any:
 
 
 async def batch_get_infos(call: Call) -> Any:
-    """GET traces/batchGetInfos."""
+    """GET and POST traces/batchGetInfos."""
     return {"trace_infos": [shapes.info(one) for one in await call.ws.trace_infos.many(call.who, _ids(call), _experiments(call))]}
 
 
@@ -328,6 +328,7 @@ ROUTES = [
     ("GET", "traces/get", get_trace),
     ("GET", "traces/batchGet", batch_get),
     ("GET", "traces/batchGetInfos", batch_get_infos),
+    ("POST", "traces/batchGetInfos", batch_get_infos),
     ("POST", "traces/delete-traces", delete),
     ("POST", "traces/link-to-run", link_run),
     ("POST", "traces/link-prompts", link_prompts),
