@@ -109,7 +109,7 @@ class Checkout:
             with contextlib.closing(self.objects(group)) as arriving:
                 for digest, parts in arriving:
                     first, *others = places[digest]
-                    at = _write(base / first["path"], parts, digest, first.get("mode"))
+                    at = _write(base / first["path"], parts, digest, first.get("mode"), aside=base == named)
                     seen.append((f"{root}/{first['path']}", at, digest))
                     for entry in others:
                         _copy(base / first["path"], base / entry["path"], entry.get("mode"))
@@ -171,11 +171,11 @@ def _folders(entries: Iterable[Mapping[str, Any]], base: Path) -> None:
             made.add(one)
 
 
-def _write(place: Path, parts: Iterable[bytes], digest: str, mode: int | None) -> Stamp:
-    """Write verified bytes beside `place`, then rename; answers the stamp. Corrupt where they are not what the digest says."""
+def _write(place: Path, parts: Iterable[bytes], digest: str, mode: int | None, aside: bool) -> Stamp:
+    """Write verified bytes; `aside`: to another name first. Answers the stamp. Corrupt where they are not what the digest says."""
     from blake3 import blake3
 
-    temp = f"{place.parent}/.{digest[:16]}.everloop"
+    temp = f"{place.parent}/.{digest[:16]}.everloop" if aside else str(place)
     seen = blake3()
     try:
         fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode or 0o644)
@@ -188,7 +188,8 @@ def _write(place: Path, parts: Iterable[bytes], digest: str, mode: int | None) -
             found = os.fstat(fd)
         finally:
             os.close(fd)
-        os.rename(temp, place)
+        if aside:
+            os.rename(temp, place)
         return stamp(found)
     except OSError as error:
         with contextlib.suppress(OSError):
