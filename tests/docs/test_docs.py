@@ -30,6 +30,7 @@ from tests.docs.reading import PAGES, ROOT, Block, anchors, blocks, commands, in
 RUN = (
     "README.md",
     "docs/guides/start.md",
+    "docs/guides/data.md",
     "docs/guides/tracking.md",
     "docs/guides/policies.md",
     "docs/guides/suites.md",
