@@ -133,7 +133,7 @@ async def _traces(ws: Workspace, who: Principal, endpoint: str, order: Mapping[s
         for one in page["items"]:
             values = [s["value"] for s in one["scores"] if s["name"] == order.get("score") and isinstance(s["value"], int | float)]
             why = unsure.get(one["trace_id"]) if unsure else float(min(values)) if values else None
-            told = {"question": _text(one["inputs"]), "answer": _text(one["outputs"]), "release": one["release"], "at": one["at"]}
+            told = {"question": _said(one["inputs"]), "answer": _said(one["outputs"]), "release": one["release"], "at": one["at"]}
             found.append({"item": one["trace_id"], "shown": told, "why": why})
         cursor = page["next"]
         if cursor is None:
@@ -156,7 +156,7 @@ async def _predicted(ws: Workspace, who: Principal, endpoint: str, since: float 
 
 
 def _margin(outputs: Mapping[str, Any], threshold: float) -> float | None:
-    """How far an answer is from another one: of two classes the probability's distance from the threshold, of more the lead of the likeliest."""
+    """How far an answer is from another one: of two classes the distance of the last one's probability from the threshold, of more the lead of the likeliest."""
     known = sorted((float(v) for k, v in outputs.items() if k.startswith("probability") and isinstance(v, int | float)), reverse=True)
     if not known:
         return None
@@ -170,6 +170,16 @@ def _from(value: Any, threshold: float) -> float | None:
 
 def _cell(value: Any) -> Any:
     return _text(value) if isinstance(value, str) else value
+
+
+def _said(value: Any) -> Any:
+    """A chat's messages as a text, the one question alone as it was asked; what is no chat's stays as it is."""
+    plain = isinstance(value, list) and value and all(isinstance(m, Mapping) and isinstance(m.get("content"), str) for m in value)
+    if not plain:
+        return _text(value)
+    if len(value) == 1:
+        return _text(value[0]["content"])
+    return _text("\n\n".join(f"{m.get('role') or 'message'}: {m['content']}" for m in value))
 
 
 def _text(value: Any) -> Any:

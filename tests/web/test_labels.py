@@ -153,7 +153,7 @@ def test_items_are_dealt_evenly(table: Client, acting: As) -> None:
 
 
 def test_labels_of_traces_are_scores_and_the_worst_comes_first(http: TestClient, acting: As) -> None:
-    good, bad = send(http, "What is a loan?"), send(http, "What is a bond?", start=2000.0)
+    good, bad = send(http, "What is a loan?"), send(http, [{"role": "user", "content": "What is a bond?"}], start=2000.0)
     client = acting()
     client.traces.add_score(good, "thumbs", 1)
     client.traces.add_score(bad, "thumbs", -1)
@@ -180,3 +180,22 @@ def test_documents_are_labelled_whole(acting: As, tmp_path: Path) -> None:
     assert item["shown"]["path"] == "a.md" and "two wheels" in item["shown"]["text"]
     client.labels.label("pages", item["item"], {"quality": "good"})
     assert client.data.frame(client.labels.dataset("pages")["ref"]).quality[0] == "good"
+
+
+def test_the_rows_and_traces_that_a_release_is_least_sure_of_come_first(http: TestClient, acting: As) -> None:
+    """Both orders are those of the probabilities that the release answers by itself."""
+    walk.seed(http, "default")
+    client = acting()
+    table = client.data.frame(f"dataset:{walk.NAME}").head(30)
+    answer = client.endpoints.predict(walk.NAME, [{"a": int(a), "b": int(b)} for a, b in zip(table.a, table.b, strict=True)])
+    sure = [abs(p["probability_1"] - 0.5) for p in answer["predictions"]]
+    order = {"by": "uncertainty", "release": f"release:{walk.NAME}"}
+    client.labels.make("rows", f"dataset:{walk.NAME}", [{"name": "risky", "classes": ["no", "yes"]}], order=order)
+    first = client.labels.next("rows")
+    assert first["why"] == pytest.approx(min(sure), abs=1e-4) == pytest.approx(sure[int(first["item"]) % 35], abs=1e-4)
+    clear = client.endpoints.predict(walk.NAME, [{"a": 6, "b": 0}])["trace_id"]
+    client.labels.make("calls", f"endpoint:{walk.NAME}", [{"name": "risky", "classes": ["no", "yes"]}], order="uncertainty")
+    items = [i["item"] for i in client.labels.items("calls")]
+    assert items[0] == answer["trace_id"] and items.index(clear) > 0
+    whole = [i["why"] for i in client.labels.items("calls")]
+    assert whole == sorted(whole)

@@ -22,7 +22,7 @@ def client(tmp_path: Path) -> Iterator[TestClient]:
         yield client
 
 
-def send(client: TestClient, question: str, who: Principal | None = None, start: float = 1000.0, **attributes: Any) -> str:
+def send(client: TestClient, question: Any, who: Principal | None = None, start: float = 1000.0, **attributes: Any) -> str:
     trace = new_trace_id()
     span = Span(
         trace,
