@@ -69,3 +69,12 @@ def test_what_is_needed_says_why_it_stays(client: TestClient) -> None:
     page = client.get(f"/ui/assets/model/{walk.NAME}/1").text
     assert "It cannot be deleted now" in page and f"release release:{walk.NAME}@1 pins it" in page
     assert f'href="/ui/endpoints/{walk.NAME}"' in page and f'href="/ui/assets/release/{walk.NAME}/1"' in page
+
+
+def test_what_breaks_a_contract_is_listed_by_row(client: TestClient) -> None:
+    contract = '{"columns": {"amount": {"max": 50}}, "rows": {"min": 1}, "on_violation": "record"}'
+    data = {"name": "loans", "contract": contract}
+    sent = client.post("/api/v1/datasets", data=data, files={"file": ("a.csv", b"id,amount\n1,10\n2,99\n3,70\n")})
+    assert sent.status_code == 201, sent.text
+    page = client.get("/ui/assets/dataset/loans").text.partition("<h2>Contract")[2]
+    assert "2 violations" in page and "amount: max" in page and page.count('scope="row">amount') >= 2

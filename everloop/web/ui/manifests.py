@@ -72,8 +72,19 @@ async def _dataset(page: View, asset: dict[str, Any], manifest: dict[str, Any]) 
     preview = await _or_none(lambda: page.ws.data.preview(page.who, asset["ref"], PREVIEW_ROWS, offset)) if whole else None
     rules = mapping(mapping(manifest.get("contract")).get("columns"))
     contract = [{"column": str(column), "rules": rule} for column, rule in rules.items() if isinstance(rule, dict)]
+    others = {key: rule for key, rule in mapping(manifest.get("contract")).items() if key != "columns"}
+    contract += [{"column": "the whole table", "rules": others}] if others else []
     splits = mapping(mapping(manifest.get("splits")).get("names"))
-    more = {"offset": offset, "size": PREVIEW_ROWS, "contract": contract, "splits": splits, **(await _folder(page, asset, manifest))}
+    report = mapping(manifest.get("contract_report"))
+    broken = {"total": report.get("total") or 0, "counts": mapping(report.get("counts")), "rows": dicts(report.get("violations"))[:CASES_SHOWN]}
+    more = {
+        "offset": offset,
+        "size": PREVIEW_ROWS,
+        "contract": contract,
+        "broken": {**broken, "list": mapping(report.get("list"))},
+        "splits": splits,
+        **(await _folder(page, asset, manifest)),
+    }
     return {**more, "columns": columns, "preview": preview, "notes": [str(n) for n in manifest.get("notes") or [] if isinstance(n, str)][:20]}
 
 
