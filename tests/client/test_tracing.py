@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -100,5 +101,8 @@ def test_another_process_takes_the_trace_up_and_its_exit_sends_all(client: Clien
             "    for i in range(1500):\n        el.trace(f'step {i}', client=client)(lambda: i)()\n"
         )
         subprocess.run([sys.executable, str(program)], check=True, timeout=60)
-    spans = spans_of(client, span.trace_id)
+    spans, until = spans_of(client, span.trace_id), time.monotonic() + 10
+    while len(spans) < 1502 and time.monotonic() < until:  # what was acknowledged can be seen within a second
+        time.sleep(0.2)
+        spans = spans_of(client, span.trace_id)
     assert len(spans) == 1502 and spans["there"]["parent_id"] == span.span_id

@@ -27,5 +27,6 @@ def test_the_credit_loop_closes_itself(tmp_path: Path) -> None:
         alarm = next(a for a in client.monitors.alerts("credit") if a["run"])
         assert "got worse" in alarm["what"]
         impact = client.impact("dataset:loans@1")
-        assert "release:credit@1" in impact["releases"] and impact["answers"]["release:credit@1"] == 8  # calls: one a week, weeks 12 to 19
+        assert "release:credit@1" in impact["releases"] and impact["answers"]["release:credit@1"] == 12  # calls: one a week, weeks 12 to 23
+        assert impact["predictions"]["release:credit@1"] > 12
         assert client._http.get("/api/v1/audit/verify")["ok"]
