@@ -23,7 +23,7 @@ from urllib.parse import quote
 
 from everloop.client import spool as spools
 from everloop.client.http import Unreachable
-from everloop.core.errors import EverloopError
+from everloop.core.errors import BadInput, EverloopError
 from everloop.core.limits import RUN_KEY_CHARS
 
 TURN_SECONDS = 0.05
@@ -120,6 +120,15 @@ class Run:
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Set tags, replacing their values."""
         self._now_or_later({"tags": {str(k): text_of(v) for k, v in tags.items()}})
+
+    def log_input(self, *refs: str) -> list[str]:
+        """Say which asset versions the run read (`dataset:credit@3`), so that `why` and `impact` know; answers the exact references.
+
+        NotFound for a version that is not there, BadInput while offline: only the server knows the versions.
+        """
+        if self._offline:
+            raise BadInput("A run that is offline cannot name what it read: the server, which knows the versions, is not asked.", "Log it online.")
+        return list(self._http.post(f"/api/v1/runs/{self.id}/inputs", json={"refs": [str(one) for one in refs]})["refs"])
 
     def log_artifact(self, data: bytes | str | os.PathLike[str], name: str | None = None) -> None:
         """Keep a file with the run: a path (then `name` defaults to the file's own), a folder (all files in it), or bytes with a name.
