@@ -103,7 +103,7 @@ def show(
             table.add_row(column["name"], column["type"], *figures, top)
         console.print(table)
     if rows > 0:
-        found = client.data.rows(asset["ref"], rows)
+        found = client.data.rows(ref if "#" in ref else asset["ref"], rows)
         table = Table(*found["columns"])
         for row in found["rows"]:
             table.add_row(*[screen.number(v, 5) for v in row])

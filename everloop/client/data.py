@@ -226,8 +226,10 @@ class Data:
         return self._http.get("/api/v1/assets", params={"kind": "dataset", "search": search, "limit": limit})["items"]
 
     def get(self, ref: str) -> dict[str, Any]:
-        """One version: schema, statistics, roles, notes in its manifest."""
-        parsed = Ref.parse(ref, "dataset")
+        """One version: schema, statistics, roles, notes in its manifest. Of a split (`credit@3#train`), the version that has it."""
+        from everloop.client.dataset_view import parse
+
+        parsed, _ = parse(ref)
         return self._http.get(f"/api/v1/assets/dataset/{quote(parsed.name, safe='')}/{parsed.at or 'latest'}")
 
     def rows(self, ref: str, limit: int = 50, offset: int = 0) -> dict[str, Any]:

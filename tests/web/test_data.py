@@ -162,6 +162,7 @@ def test_splits_are_recorded_and_read_by_name(client: Client) -> None:
     train, test = data.split("train").pandas(), client.data.dataset("s@1#test").pandas()
     assert data.splits == {"train": 800, "test": 200} and sorted([*train.i, *test.i]) == list(range(1000)) and int(test.y.sum()) == 20
     assert sum(len(b) for b in data.split("test").batches(64)) == 200 and client.data.rows("s@1#test")["total"] == 200
+    assert client.data.get("s@1#test")["version"] == 1
     assert client.data.add("s", frame, splits={"parts": {"train": 0.8, "test": 0.2}, "seed": 1, "stratify": "y"})["version"] == 1
     assert client.data.add("s", frame.assign(z=1))["manifest"]["splits"]["spec"]["stratify"] == "y"
     by_group = client.data.split("s@1", {"a": 0.5, "b": 0.3, "c": 0.2}, seed=3, group="g")
