@@ -64,6 +64,8 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("experiments/create", {"name": "x", "artifact_location": "mlflow-artifacts:/a/%2e%2e/b"}, "Invalid path"),
     ("experiments/create", {"name": "x", "tags": "5"}, "Invalid value \"5\" for parameter 'tags' supplied"),
     ("experiments/set-experiment-tag", {"experiment_id": "0", "key": "b", "value": "v" * 20_001}, "'value' exceeds the maximum length of 20000"),
+    ("runs/create", {"experiment_id": 5}, "Invalid value 5 for parameter 'experiment_id' supplied"),
+    ("runs/create", {"run_name": 3}, "Invalid value 3 for parameter 'run_name' supplied"),
     ("runs/create", {"experiment_id": "abc"}, "Invalid experiment ID 'abc'. Experiment ID must be a valid integer."),
     ("runs/create", {"run_name": "a", "tags": [{"key": "mlflow.runName", "value": "b"}]}, "specified, but with different values"),
     ("runs/log-metric", {"run_id": 31, "key": "m", "value": 1, "timestamp": 1}, "Invalid value 31 for parameter 'run_id' supplied"),

@@ -20,7 +20,7 @@ from everloop.assets.run_series import Columns
 from everloop.assets.runs import Entry
 from everloop.core.errors import EverloopError
 from everloop.core.principal import Principal
-from everloop.protocols.mlflow import histories, tracking
+from everloop.protocols.mlflow import fields, histories, tracking
 from everloop.protocols.mlflow.wire import Call
 
 Handler = Callable[[Principal, bytes, bytes], Awaitable[bytes | None]]
@@ -149,12 +149,13 @@ def handlers(ws: Any) -> dict[tuple[str, str], Handler]:
 
         return log
 
-    def asking(answer: Callable[[Call], Awaitable[Any]], by_query: bool = False) -> Handler:
+    def asking(path: str, answer: Callable[[Call], Awaitable[Any]], by_query: bool = False) -> Handler:
         async def ask(who: Principal, raw: bytes, query: bytes) -> bytes | None:
             try:
                 body = _query(query) if by_query else orjson.loads(raw)
                 if not isinstance(body, dict) or (query and not by_query):
                     return None
+                fields.check(path, body, by_query)
                 return orjson.dumps(await answer(Call(who, ws, body, {})))
             except (ValueError, TypeError, EverloopError):
                 return None
@@ -166,11 +167,11 @@ def handlers(ws: Any) -> dict[tuple[str, str], Handler]:
         ("POST", "runs/log-batch"): logging(entry_of_batch),
         ("POST", "runs/log-parameter"): logging(entry_of_param),
         ("POST", "runs/set-tag"): logging(entry_of_tag),
-        ("POST", "runs/create"): asking(tracking.create_run),
-        ("POST", "runs/update"): asking(tracking.update_run),
-        ("POST", "runs/search"): asking(tracking.search_runs),
-        ("GET", "runs/get"): asking(tracking.get_run, True),
-        ("GET", "metrics/get-history"): asking(histories.history, True),
+        ("POST", "runs/create"): asking("runs/create", tracking.create_run),
+        ("POST", "runs/update"): asking("runs/update", tracking.update_run),
+        ("POST", "runs/search"): asking("runs/search", tracking.search_runs),
+        ("GET", "runs/get"): asking("runs/get", tracking.get_run, True),
+        ("GET", "metrics/get-history"): asking("metrics/get-history", histories.history, True),
     }
 
 
