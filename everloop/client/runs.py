@@ -97,7 +97,7 @@ class Runs:
         return self._http.get("/api/v1/experiments", params={"filter": filter, "limit": 1000})["items"]
 
     def sync(self, everything: bool = False) -> dict[str, Any]:
-        """Send what earlier programs could not (or logged offline): {"runs", "messages", "refused"}. With `everything`, also what was meant for another server."""
+        """Send what earlier programs could not (or logged offline): {"runs", "messages", "refused", "elsewhere"}. With `everything`, also what was meant for another server."""
         return spool.sync(self._http, everything)
 
 

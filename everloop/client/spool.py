@@ -1,8 +1,9 @@
 """The spool: what a run logs lies in an append-only file of the user's state folder before it is sent, so that no end of the program loses it.
 
 One line a message: its kind (create, log, patch, artifact) and JSON, as it will be sent. Beside it stands how far sending has come. The file of a run that
-ended well and is sent whole is removed; any other is sent by the next program that starts a run with the same server, or by `everloop sync`. Sending a line
-twice changes nothing: points that are there already are not counted again, params, tags and files are set to what they are.
+ended well and is sent whole is removed; any other is sent by the next program that starts a run with the same server, or by `everloop sync`; one that was
+logged offline by `everloop sync` alone, for only its user knows where it belongs. Sending a line twice changes nothing: points that are there already are not
+counted again, params, tags and files are set to what they are.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from everloop.core.errors import Conflict, EverloopError
+from everloop.core.errors import Conflict, EverloopError, NotFound
 
 CREATE, LOG, PATCH, ARTIFACT = b"C", b"L", b"P", b"A"
 SUFFIX = ".spool"
@@ -138,8 +139,8 @@ class Spool:
             copy.unlink()
 
 
-def leftovers(server: str | None = None) -> Iterator[Spool]:
-    """Spools that no living program has, oldest first: those for `server`, or all. The caller closes each."""
+def leftovers(server: str | None = None, offline: bool = True) -> Iterator[Spool]:
+    """Spools that no living program has, oldest first: those for `server`, or all; `offline` ones are for any. The caller closes each."""
     for path in sorted(folder().glob(f"*{SUFFIX}"), key=lambda p: p.stat().st_mtime if p.exists() else 0.0):
         try:
             spool = Spool(path)
@@ -147,20 +148,27 @@ def leftovers(server: str | None = None) -> Iterator[Spool]:
             continue
         if not spool.head:
             spool.close(remove=True)  # the program was killed before it had logged anything
-        elif server is None or spool.head.get("server") in (server, None):
+        elif offline if spool.head.get("server") is None else server in (None, spool.head["server"]):
             yield spool
         else:
             spool.close()
 
 
-def sync(http: Any, everything: bool = False) -> dict[str, Any]:
-    """Send all leftovers of this server (with `everything`, of any): {"runs", "messages", "refused": [{"run", "file", "why"}]}. Raises where it does not answer."""
-    found: dict[str, Any] = {"runs": [], "messages": 0, "refused": []}
-    for spool in leftovers(None if everything else http.url):
+def sync(http: Any, everything: bool = False, offline: bool = True) -> dict[str, Any]:
+    """Send all leftovers of this server (with `everything`, of any; with `offline`, what was meant for none yet): {"runs", "messages", "refused":
+    [{"run", "file", "why"}], "elsewhere": [the same]}. Raises where it does not answer.
+
+    A run that the server does not find may be another project's: its file stays, for whoever signs in there.
+    """
+    found: dict[str, Any] = {"runs": [], "messages": 0, "refused": [], "elsewhere": []}
+    for spool in leftovers(None if everything else http.url, offline):
         try:
             found["messages"] += spool.send(http)
             found["runs"].append(spool.head["id"])
             spool.close(remove=True)
+        except NotFound as problem:
+            spool.close()
+            found["elsewhere"].append({"run": spool.head["id"], "file": str(spool.path), "why": str(problem)})
         except (EverloopError, OSError) as problem:
             final = refused(problem)
             kept = spool.set_aside() if final else spool.path

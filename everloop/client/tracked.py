@@ -317,11 +317,13 @@ class Run:
         if self._offline:
             return
         try:
-            sent = spools.sync(self._http)
+            sent = spools.sync(self._http, offline=False)
         except (EverloopError, OSError):
             return  # the next start tries again
         if sent["runs"]:
             self._say(f"what earlier programs could not send was sent: {len(sent['runs'])} runs")
+        for one in sent["refused"]:
+            self._say(f"what an earlier program logged to run {one['run']} was refused: {one['why']} It is kept in {one['file']}")
 
     def _begin(self) -> None:
         """What takes a moment and is in nobody's way: where the program runs, and what earlier ones have left."""

@@ -114,7 +114,7 @@ def test_what_a_killed_program_had_spooled_is_sent_by_the_next_one(client: Clien
         while list(state.glob(f"{id}*")) and time.time() < deadline:
             time.sleep(0.05)
     assert [point["step"] for point in client.runs.history(id, "loss")] == list(range(3000))
-    assert client.runs.sync() == {"runs": [], "messages": 0, "refused": []} and list(state.iterdir()) == []
+    assert client.runs.sync() == {"runs": [], "messages": 0, "refused": [], "elsewhere": []} and list(state.iterdir()) == []
 
 
 def test_sending_twice_changes_nothing(client: Client, state: Path) -> None:
@@ -155,6 +155,22 @@ def test_a_run_logged_offline_is_sent_whole_later(client: Client, state: Path) -
     found = client.runs.get(run.id)
     assert (found["name"], found["status"], found["params"], found["metrics"]) == ("offline", "finished", {"lr": "0.1"}, {"loss": 0.5})
     assert client.runs.get_artifact(run.id, "notes.txt") == b"hello" and abs(found["started_at"] - time.time()) < 60
+
+
+def test_what_waits_goes_to_its_own_project_alone(client: Client, state: Path) -> None:
+    client._http.post("/api/v1/projects", json={"name": "other"})
+    with client.runs.start("mine", system_metrics=0) as run:
+        run.flush()
+        copy = run._spool.path.read_bytes()
+    (state / f"{run.id}-left.spool").write_bytes(copy + b'L{"series":{"late":{"value":[1.0],"step":[0],"at":[1.0]}}}\n')
+    with Runs(None).start("offline", offline=True, system_metrics=0):
+        pass
+    theirs = Runs(Http(client.url, project="other"))
+    with theirs.start("theirs", system_metrics=0) as other:
+        other._send_leftovers()
+    assert [one["name"] for one in theirs.search()["items"]] == ["theirs"]  # nobody said that what was logged offline belongs here
+    assert [one["run"] for one in theirs.sync()["elsewhere"]] == [run.id]
+    assert client.runs.sync()["runs"] == [run.id] and client.runs.get(run.id)["metrics"]["late"] == 1.0
 
 
 def test_what_the_server_refuses_is_kept_and_told(client: Client, state: Path, capsys: pytest.CaptureFixture[str]) -> None:
