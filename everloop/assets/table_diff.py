@@ -55,32 +55,53 @@ def rows(
     for name in key:
         if name not in before or name not in after:
             raise BadInput(f"The key column {name!r} is not in both versions.", f"Columns in both: {', '.join(n for n in after if n in before)}.")
+    short = {name: f"c{i}" for i, name in enumerate({**before, **after})}
     with _database(scratch) as con:
-        con.execute(f"create view a as select * from read_parquet({_text(str(old))})")
-        con.execute(f"create view b as select * from read_parquet({_text(str(new))})")
+        for view, file in (("a", old), ("b", new)):
+            _open(con, view, file, short)
         found: dict[str, Any] = {"from": old_manifest["rows"], "to": new_manifest["rows"], "key": list(key) or None, "notes": []}
+        sides = [{short[name]: type_ for name, type_ in side.items()} for side in (before, after)]
         if key:
-            twice = _not_unique(con, key)
+            twice = _not_unique(con, [short[name] for name in key])
             if twice and asked:
                 raise BadInput(
                     f"Rows cannot be matched by {', '.join(key)}: {twice}.", "Name columns that together stand once per row: --key A --key B"
                 )
             if not twice:
-                return {**found, **_by_key(con, before, after, list(key), limit)}
+                return {**found, **_renamed(_by_key(con, sides[0], sides[1], [short[name] for name in key], limit), short)}
             found["notes"].append(f"{', '.join(key)} does not name a row ({twice}), so rows are compared by their whole content.")
         else:
             found["notes"].append(
                 "No column is known to name a row, so rows are compared by their whole content; name one as the key to see changes."
             )
-        shared = [n for n in after if n in before]
+        shared = [n for n in sides[1] if n in sides[0]]
         if len(shared) < max(len(before), len(after)):
             found["notes"].append("Only the columns that both versions have are compared.")
-        return {**found, "key": None, **_by_content(con, before, after, shared, limit)}
+        return {**found, "key": None, **_renamed(_by_content(con, sides[0], sides[1], shared, limit), short)}
+
+
+def _open(con: Any, view: str, file: Path, short: Mapping[str, str]) -> None:
+    """A file as a view whose columns have short names: those of SQL do not tell "v" from "V"."""
+    import pyarrow.parquet as pq
+
+    names = ", ".join(short.get(name, f"other{i}") for i, name in enumerate(pq.read_schema(file).names))
+    con.execute(f"create view {view}({names}) as select * from read_parquet({_text(str(file))})")
+
+
+def _renamed(found: dict[str, Any], short: Mapping[str, str]) -> dict[str, Any]:
+    """An answer in short names, in the table's own."""
+    own = {value: name for name, value in short.items()}
+    full = lambda row: {own[name]: value for name, value in row.items()}
+    examples = {kind: [full(row) for row in found["examples"][kind]] for kind in ("added", "removed")}
+    changed = [{"key": full(row["key"]), "changes": full(row["changes"])} for row in found["examples"]["changed"]]
+    return {**found, "columns": full(found["columns"]), "examples": {**examples, "changed": changed}}
 
 
 def _by_key(con: Any, before: Mapping[str, str], after: Mapping[str, str], key: list[str], limit: int) -> dict[str, Any]:
     values = [n for n in after if n in before and n not in key]
-    on = " and ".join(f"a.{_name(k)} is not distinct from b.{_name(k)}" for k in key)
+    as_text = {k: _mixed(before[k], after[k]) for k in key}
+    cell = lambda side, k: f"cast({side}.{_name(k)} as varchar)" if as_text[k] else f"{side}.{_name(k)}"
+    on = " and ".join(f"{cell('a', k)} is not distinct from {cell('b', k)}" for k in key)
     differs = {n: _differs(n, before[n], after[n]) for n in values}
     join = f"(select *, true as __in_a from a) a full join (select *, true as __in_b from b) b on {on}"
     both = "__in_a and __in_b"
@@ -90,7 +111,7 @@ def _by_key(con: Any, before: Mapping[str, str], after: Mapping[str, str], key: 
     added, removed, matched, changed, *by_column = con.execute(f"select {', '.join(sums)} from {join}").fetchone()
     counts = {n: c for n, c in zip(differs, by_column, strict=True) if c}
     answer = {"added": added, "removed": removed, "changed": changed, "same": matched - changed}
-    order = ", ".join(f"coalesce(a.{_name(k)}, b.{_name(k)})" for k in key)
+    order = ", ".join(f"coalesce({cell('a', k)}, {cell('b', k)})" for k in key)
     examples: dict[str, Any] = {"added": [], "removed": [], "changed": []}
     for kind, side, names, there in (("added", "b", after, "__in_a is null"), ("removed", "a", before, "__in_b is null")):
         if limit and answer[kind]:
