@@ -7,6 +7,7 @@ import hmac
 import os
 import secrets
 from pathlib import Path
+from typing import Any
 
 from everloop.core.errors import BadInput
 
@@ -41,26 +42,21 @@ def home_secret(home: Path) -> bytes:
 
 
 def seal(secret: bytes, text: str) -> str:
-    """A text that only this secret opens: HMAC-SHA256 in counter mode over a fresh nonce, then an HMAC over both (encrypt, then authenticate)."""
-    nonce, raw = secrets.token_bytes(16), text.encode()
-    hidden = bytes(a ^ b for a, b in zip(raw, _stream(secret, nonce, len(raw)), strict=True))
-    return base64.b64encode(nonce + hidden + _mark(secret, nonce + hidden)).decode()
+    """A text that only this secret opens (Fernet: AES-128 in CBC mode with HMAC-SHA256, under a key of its own derived from the secret)."""
+    return str(_fernet(secret).encrypt(text.encode()), "ascii")
 
 
 def unseal(secret: bytes, sealed: str) -> str:
     """The text again; BadInput where it was sealed by another secret, or changed."""
-    raw = base64.b64decode(sealed)
-    body, mark = raw[:-BYTES], raw[-BYTES:]
-    if not hmac.compare_digest(mark, _mark(secret, body)):
-        raise BadInput("A sealed value does not open: the home's secret is another one than when it was sealed.", "Set the value anew.")
-    nonce, hidden = body[:16], body[16:]
-    return bytes(a ^ b for a, b in zip(hidden, _stream(secret, nonce, len(hidden)), strict=True)).decode()
+    from cryptography.fernet import InvalidToken
+
+    try:
+        return str(_fernet(secret).decrypt(sealed.encode()), "utf-8")
+    except InvalidToken:
+        raise BadInput("A sealed value does not open: the home's secret is another one than when it was sealed.", "Set the value anew.") from None
 
 
-def _stream(secret: bytes, nonce: bytes, size: int) -> bytes:
-    key = hmac.digest(secret, b"everloop seal stream", "sha256")
-    return b"".join(hmac.digest(key, nonce + i.to_bytes(8, "big"), "sha256") for i in range(-(-size // BYTES)))[:size]
+def _fernet(secret: bytes) -> Any:
+    from cryptography.fernet import Fernet
 
-
-def _mark(secret: bytes, body: bytes) -> bytes:
-    return hmac.digest(hmac.digest(secret, b"everloop seal mark", "sha256"), body, "sha256")
+    return Fernet(base64.urlsafe_b64encode(hmac.digest(secret, b"everloop seal", "sha256")))
