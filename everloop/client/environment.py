@@ -10,7 +10,17 @@ import subprocess
 import sys
 from typing import Any
 
-_SECRET = re.compile(r"(key|token|secret|passw|credential)", re.IGNORECASE)
+_SECRET = re.compile(r"key(?!s\b|word|point|board)|token(?!iz|s\b)|secret|passw|pwd|credential|auth(?!or)|bearer", re.IGNORECASE)
+"""Names whose values are secrets; `--tokenizer`, `--max_tokens` and `--keywords` are not such."""
+_VALUES = re.compile(
+    r"(?P<url>\b[a-z][a-z0-9+.-]{0,20}://[^/\s:@'\"]{0,200}:)[^/\s@'\"]{1,500}(?=@)"
+    r"|(?P<named>(?:api_?key|secret(?:_?key)?|password|passwd|access_?token|auth_?token)[\"']?\]?\s{0,9}[:=]\s{0,9}[\"'])[^\"'\s]+(?=[\"'])"
+    r"|(?P<said>\b(?:Bearer|Basic)\s+)[A-Za-z0-9._~+/=-]{8,}"
+    r"|\b(?:sk-[A-Za-z0-9_-]{16,}|evt?_[A-Za-z0-9_-]{16,}|hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}"
+    r"|glpat-[\w-]{16,}|xox[abprs]-[\w-]{10,}|(?-i:AKIA[0-9A-Z]{16}|AIza[\w-]{30,}))",
+    re.IGNORECASE,
+)
+"""Secrets that show by themselves, wherever they stand: passwords in URLs, quoted values of names as above, bearer tokens, keys of well-known makers."""
 GIT_SECONDS = 5.0
 PATCH_BYTES = 5_000_000
 """Largest patch, or program, that is kept with a run."""
@@ -59,14 +69,15 @@ def code() -> dict[str, Any]:
 def sources() -> list[tuple[str, bytes]]:
     """What git does not have: the changes since the commit as `code/dirty.patch`, and the program where it is not tracked, below `code/untracked/`.
 
-    Nothing larger than PATCH_BYTES.
+    Nothing larger than PATCH_BYTES; keys and passwords that show as such are masked (of a patch in the lines it adds, so that it still applies).
     """
     found: list[tuple[str, bytes]] = []
     known = code()
     if known.get("dirty"):
         patch = _git_bytes(known["root"], "diff", "--binary", "HEAD")
         if patch and len(patch) <= PATCH_BYTES:
-            found.append(("code/dirty.patch", patch))
+            lines = patch.split(b"\n")
+            found.append(("code/dirty.patch", b"\n".join(_hidden(line) if line.startswith(b"+") else line for line in lines)))
     program = os.path.abspath(sys.argv[0]) if sys.argv and sys.argv[0] else ""
     if not program.endswith((".py", ".ipynb")) or not os.path.isfile(program) or os.path.getsize(program) > PATCH_BYTES:
         return found
@@ -76,7 +87,7 @@ def sources() -> list[tuple[str, bytes]]:
         return found
     name = os.path.relpath(os.path.realpath(program), os.path.realpath(root)) if inside and root else os.path.basename(program)
     with open(program, "rb") as file:
-        found.append((f"code/untracked/{name}", file.read()))
+        found.append((f"code/untracked/{name}", _hidden(file.read())))
     return found
 
 
@@ -90,19 +101,28 @@ def command(argv: list[str]) -> str:
 
 
 def masked(argv: list[str]) -> list[str]:
-    """The words of a command line, values of options that look like secrets masked."""
+    """The words of a command line; values of options that are called as secrets are, and what shows as one by itself, masked."""
     shown, hide = [], False
     for word in argv:
         name, equals, _value = word.partition("=")
-        if hide:
+        if hide and not word.startswith("--"):
             shown.append("***")
             hide = False
         elif equals and _SECRET.search(name):
             shown.append(f"{name}=***")
         else:
             hide = word.startswith("-") and bool(_SECRET.search(word))
-            shown.append(word)
+            shown.append(hidden(word))
     return shown
+
+
+def hidden(text: str) -> str:
+    """A text with the secrets in it that show by themselves masked."""
+    return _VALUES.sub(lambda m: (m["url"] or m["named"] or m["said"] or "") + "***", text)
+
+
+def _hidden(data: bytes) -> bytes:
+    return hidden(data.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
 
 
 def _git(folder: str, *words: str) -> str | None:

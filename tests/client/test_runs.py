@@ -244,3 +244,32 @@ def test_a_spool_is_one_programs(state: Path) -> None:
     held.add(spool.LOG, b"{}")
     held.close()
     assert [one.head["id"] for one in spool.leftovers("http://x")] == ["a"] and list(spool.leftovers("http://y")) == []
+
+
+def test_secrets_of_a_command_and_of_changed_code_are_masked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    key = "sk-" + "a1" * 12
+    words = ["t.py", "--api-key", "x", "--auth=y", "--db", "postgres://u:pw@h/x", "--header", "Authorization: Bearer abcdefgh", key]
+    shown = ["t.py", "--api-key", "***", "--auth=***", "--db", "postgres://u:***@h/x", "--header", "Authorization: Bearer ***", "***"]
+    assert environment.masked(words) == shown
+    plain = ["t.py", "--tokenizer", "bert-base", "--max_tokens", "5", "--author", "ann", "--use-token-cache", "--lr", "0.1", "dataset:credit@3"]
+    assert environment.masked(plain) == plain
+
+    def git(*words: str) -> None:
+        subprocess.run(["git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t@t", *words], check=True, capture_output=True)
+
+    git("init", "-q")
+    old = "".join(f"line = {i}\n" for i in range(9))
+    (tmp_path / "lib.py").write_text(f"OLD = '{key}'\n" + old)
+    git("add", "."), git("commit", "-qm", "first")
+    (tmp_path / "lib.py").write_text(f"OLD = '{key}'\n" + old + f"KEY = '{key}'\nPASSWORD = 'hunter2'\n")
+    (tmp_path / "train.py").write_text(f"api_key = '{key}'\nrate = 0.1\n")
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "train.py")])
+    environment.code.cache_clear()
+    kept = dict(environment.sources())
+    environment.code.cache_clear()
+    assert kept["code/untracked/train.py"] == b"api_key = '***'\nrate = 0.1\n"
+    patch = kept["code/dirty.patch"]
+    assert key.encode() not in patch and b"+KEY = '***'\n+PASSWORD = '***'\n" in patch
+    git("checkout", "-q", "lib.py")
+    done = subprocess.run(["git", "-C", str(tmp_path), "apply", "-"], input=patch, capture_output=True)
+    assert done.returncode == 0, done.stderr  # masked, it applies all the same
