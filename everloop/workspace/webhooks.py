@@ -104,6 +104,8 @@ class Webhooks:
                     await asyncio.gather(*(self._one(delivery) for delivery in found[:WEBHOOK_PARALLEL]))
             except EverloopError as error:
                 log.warning("webhooks wait: %s", error)
+            except Exception:  # whatever one delivery does, the others go on
+                log.exception("webhooks wait")
             try:
                 await asyncio.wait_for(self._woken.wait(), wait)
             except TimeoutError:
@@ -167,8 +169,8 @@ class Webhooks:
             raise BadInput(f"Webhook URL must include a hostname: {url!r}")
         try:
             found = await asyncio.get_running_loop().getaddrinfo(host, port or 443, type=socket.SOCK_STREAM)
-        except OSError as error:
-            raise BadInput(f"The webhook's host {host!r} has no address: {error.strerror}.") from None
+        except (OSError, UnicodeError) as error:  # the latter for a name that cannot be one
+            raise BadInput(f"The webhook's host {host!r} has no address: {getattr(error, 'strerror', None) or error}.") from None
         for _, _, _, _, address in found:
             if not OUTER.allows(str(address[0]), inner):
                 raise BadInput(f"Webhook URL must not resolve to a non-public IP address: {host!r}.", _HOW)

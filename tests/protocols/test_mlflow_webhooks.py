@@ -122,6 +122,7 @@ def test_a_webhook_does_not_reach_inner_addresses(listener: Listener, tmp_path: 
             (listener.url, "Invalid webhook URL scheme: 'http'"),
             ("https://127.0.0.1/x", "non-public IP address"),
             ("https://localhost/x", "non-public IP address"),
+            ("https://a..b/x", "has no address"),
             ("https://[::ffff:10.0.0.1]/x", "non-public IP address"),
             ("https://169.254.169.254/latest/meta-data", "non-public IP address"),
             ("ftp://example.com/x", "Invalid webhook URL scheme"),
