@@ -19,33 +19,35 @@ def breakdown(con: Any, project: str, by: str, wanted: Filter, limit: int) -> li
     """Figures by one of BY, the busiest first: {"key" (None: not told), "calls", "errors", "blocked", "flagged", "p50_ms" ... "p999_ms",
     "first_ms", "tokens_in", "tokens_out", "cost", "up", "down"}.
 
-    A call is a trace, with what all of its spans used; by model and provider it is a span that names one. `first_ms` is the median time to the
+    A call is a trace, with what all of its spans used; by model and provider it is a span that names one. A trace that has several of a key (roots, or
+    calls of a model) has its tokens, cost and thumb counted once for it. `first_ms` is the median time to the
     first token of calls that streamed. Costs are US dollars. BadInput for another `by`.
     """
     if by not in BY:
         raise BadInput(f"Figures cannot be broken down by {by!r}.", f"They can be by: {', '.join(BY)}.")
     where, values = wanted.where()
     quantiles = f"quantile_cont(ms, {list(QUANTILES)})"
+    once = f'row_number() OVER (PARTITION BY trace_id, "{by}" ORDER BY start_ns, span_id) = 1 AS once'
     if by in ("model", "provider"):
         calls = f"""SELECT "{by}" AS key, trace_id, (end_ns - start_ns) / 1e6 AS ms, status, false AS blocked, false AS flagged, tokens_in, tokens_out,
-                   cost, try_cast(regexp_extract(attributes, ?, 1) AS DOUBLE) * 1000 AS first_ms
+                   cost, try_cast(regexp_extract(attributes, ?, 1) AS DOUBLE) * 1000 AS first_ms, {once}
                    FROM spans WHERE project = ? AND model IS NOT NULL AND NOT rolled AND {where}"""
         given = [_FIRST, project, *values]
     else:
         calls = f"""WITH heads AS (SELECT "{by}" AS key, trace_id, (end_ns - start_ns) / 1e6 AS ms, status,
-                     contains(attributes, '"everloop.blocked":true') AS blocked, contains(attributes, ?) AS flagged
+                     contains(attributes, '"everloop.blocked":true') AS blocked, contains(attributes, ?) AS flagged, {once}
                    FROM spans WHERE project = ? AND root AND {where}),
                    used AS (SELECT trace_id, sum(tokens_in) FILTER (NOT rolled) AS tokens_in, sum(tokens_out) FILTER (NOT rolled) AS tokens_out,
                      sum(cost) FILTER (NOT rolled) AS cost, min(try_cast(regexp_extract(attributes, ?, 1) AS DOUBLE)) * 1000 AS first_ms
                    FROM spans WHERE project = ? AND trace_id IN (SELECT trace_id FROM heads) GROUP BY trace_id)
-                   SELECT * FROM heads LEFT JOIN used USING (trace_id)"""
+                   SELECT heads.*, used.* EXCLUDE (trace_id) FROM heads LEFT JOIN used ON once AND used.trace_id = heads.trace_id"""
         given = [_FLAGS, project, *values, _FIRST, project]
     rows = con.execute(
         f"""WITH calls AS ({calls}),
             thumbs AS (SELECT trace_id, arg_max(value, ROW("at", id)) AS thumb FROM scores WHERE project = ? AND name = 'thumbs' GROUP BY trace_id)
             SELECT key, count(*), count(*) FILTER (status = 'error'), count(*) FILTER (blocked), count(*) FILTER (flagged), {quantiles},
               median(first_ms), sum(tokens_in), sum(tokens_out), sum(cost), count(*) FILTER (thumb > 0), count(*) FILTER (thumb < 0)
-            FROM calls LEFT JOIN thumbs USING (trace_id) GROUP BY key ORDER BY count(*) DESC, key NULLS LAST LIMIT ?""",
+            FROM calls LEFT JOIN thumbs ON once AND thumbs.trace_id = calls.trace_id GROUP BY key ORDER BY count(*) DESC, key NULLS LAST LIMIT ?""",
         [*given, project, limit],
     ).fetchall()
     return [_figures(row) for row in rows]

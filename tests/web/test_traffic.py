@@ -68,6 +68,15 @@ def test_a_breakdown_counts_each_call_and_token_once(http: TestClient) -> None:
     assert refused.status_code == 400 and "endpoint, release" in refused.text
 
 
+def test_a_trace_with_several_roots_and_calls_of_a_model_counts_its_tokens_and_thumb_once(http: TestClient) -> None:
+    root, llm = chat(0, 100, "s")
+    send(http, [root, llm, {**llm, "spanId": "c" * 16}, {**root, "spanId": "d" * 16}])
+    assert http.post(f"/api/v1/traces/{1:032x}/feedback", json={"value": 1}).status_code == 201
+    for by in ("user", "endpoint", "model"):
+        (one,) = http.get("/api/v1/stats/breakdown", params={"by": by}).json()["items"]
+        assert (one["calls"], one["tokens_in"], one["tokens_out"], one["up"]) == (2, 200, 20, 1), by
+
+
 def test_sessions_by_page_and_as_conversation(http: TestClient) -> None:
     for n in range(12):
         send(http, chat(n, 100, f"lesson/{n // 3} <b>", user=f"u{n // 6}"))
