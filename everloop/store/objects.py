@@ -440,7 +440,11 @@ def _checked_pack(file: Path) -> tuple[str, list[tuple[str, int, int]]]:
 
 def _trim(folder: Path) -> None:
     """Keep the assembled objects within OBJECT_WHOLE_BYTES, longest unused first, none used in the last OBJECT_WHOLE_SECONDS."""
-    files = sorted(((file.stat(), file) for file in folder.iterdir()), key=lambda pair: pair[0].st_mtime)
+    files = []
+    for file in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # another thread's, renamed just now
+            files.append((file.stat(), file))
+    files.sort(key=lambda pair: pair[0].st_mtime)
     total = sum(stat.st_size for stat, _ in files)
     for stat, file in files:
         if total <= OBJECT_WHOLE_BYTES or stat.st_mtime > time.time() - OBJECT_WHOLE_SECONDS:

@@ -8,6 +8,7 @@ before the old one goes.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -49,7 +50,7 @@ def sweep(store: Objects, project: str, live: set[str], before: float, dry_run: 
     for found in list(store.place.list(f"{store.key(project)}/packs")):
         _pack(store, project, found.key, found.size, needed, before, dry_run, done)
     if not dry_run:
-        _cache(store, project, live)
+        _cache(store, project, live, before)
     return done
 
 
@@ -160,12 +161,13 @@ def _pack(store: Objects, project: str, key: str, size: int, needed: set[str], b
         store.index(project).forget({key})
 
 
-def _cache(store: Objects, project: str, live: set[str]) -> None:
-    """Drop objects put together for a path that nothing refers to any more."""
+def _cache(store: Objects, project: str, live: set[str], before: float) -> None:
+    """Drop objects put together for a path that nothing refers to any more; what is young may be read, or still be written, right now."""
     folder = store.root / store.key(project) / "whole"
     for file in folder.iterdir() if folder.is_dir() else ():
-        if file.name not in live:
-            file.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            if file.name not in live and file.stat().st_mtime < before:
+                file.unlink()
 
 
 def _name(key: str) -> str:

@@ -114,6 +114,27 @@ def test_a_writer_that_finds_an_old_object_again_keeps_it(tmp_path: Path) -> Non
     assert sweep(objects, "p", set(), time.time() - 60).deleted >= 4
 
 
+def test_a_file_that_is_put_together_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    objects = Objects(tmp_path, fsync=False)
+    digest, size = objects.put("p", os.urandom(3_000_000))
+    collect = lambda live: sweep(objects, "p", live, time.time() - 3600)
+    parts = objects.parts
+
+    def slow(project, digest):
+        collect({digest})  # just now
+        yield from parts(project, digest)
+        collect({digest})
+
+    monkeypatch.setattr(objects, "parts", slow)
+    whole = objects.path("p", digest)
+    assert whole.stat().st_size == size
+    collect(set())  # uploaded, read, and not referred to yet
+    assert whole.exists()
+    age(tmp_path)
+    collect(set())
+    assert not whole.exists()
+
+
 def test_many_writers_beside_a_collector_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Writers put the same few contents again and again, register them and drop them; what is registered can always be read."""
     monkeypatch.setattr("everloop.store.objects.OBJECT_TOUCH_SECONDS", 0.0)
