@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from everloop.core.errors import Conflict, EverloopError, NotFound
 
 CREATE, LOG, PATCH, ARTIFACT = b"C", b"L", b"P", b"A"
 SUFFIX = ".spool"
+NEW_SECONDS = 60.0
+"""An empty spool that is younger may be one that a program is making right now."""
 
 
 def folder() -> Path:
@@ -45,7 +48,7 @@ class Spool:
         self.files = path.with_suffix(".files")
         self._fd = os.open(path, os.O_RDWR | os.O_APPEND | (os.O_CREAT if head is not None else 0), 0o600)
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._fd, fcntl.LOCK_EX | (fcntl.LOCK_NB if head is None else 0))  # who looks for leftovers may hold a new one for a moment
         except OSError:
             os.close(self._fd)
             raise
@@ -146,8 +149,8 @@ def leftovers(server: str | None = None, offline: bool = True) -> Iterator[Spool
             spool = Spool(path)
         except OSError:  # a living program's, or just sent by another one
             continue
-        if not spool.head:
-            spool.close(remove=True)  # the program was killed before it had logged anything
+        if not spool.head:  # the program was killed before it had logged anything, or is about to
+            spool.close(remove=os.fstat(spool._fd).st_mtime < time.time() - NEW_SECONDS)
         elif offline if spool.head.get("server") is None else server in (None, spool.head["server"]):
             yield spool
         else:

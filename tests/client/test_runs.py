@@ -173,6 +173,15 @@ def test_what_waits_goes_to_its_own_project_alone(client: Client, state: Path) -
     assert client.runs.sync()["runs"] == [run.id] and client.runs.get(run.id)["metrics"]["late"] == 1.0
 
 
+def test_a_spool_that_is_being_made_is_left_alone(state: Path) -> None:
+    state.mkdir(parents=True)
+    for name, age in (("new", 0.0), ("old", 3600.0)):
+        (state / f"{name}.spool").touch()
+        os.utime(state / f"{name}.spool", (time.time() - age, time.time() - age))
+    assert list(spool.leftovers()) == []
+    assert [path.name for path in state.glob("*.spool")] == ["new.spool"]
+
+
 def test_what_the_server_refuses_is_kept_and_told(client: Client, state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = client.runs.start("refused", system_metrics=0)
     client.runs.delete(run.id)
