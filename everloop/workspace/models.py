@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,13 @@ import sqlalchemy as sa
 from everloop.assets import trust
 from everloop.core.errors import BadInput, Forbidden
 from everloop.core.principal import Principal, Role
-from everloop.store.schema import logged_models, runs
+from everloop.store.schema import assets, logged_models, runs
 
 if TYPE_CHECKING:
     from everloop.workspace.workspace import Workspace
+
+_COPY = re.compile(r"(?:models:|mlflow-artifacts:(?://[^/]*)?/everloop/model)/+([^/]+)/([0-9]{1,9})(?![^/])")
+"""A source that is another registered version; the groups are its name and number."""
 
 
 class Models:
@@ -106,13 +110,25 @@ class Models:
 
 
 def _makers(tx: Any, asset: Mapping[str, Any]) -> list[str]:
-    """Who had a hand in a version: who registered it, and who made the run and the logged model that its files came from."""
-    origin = asset["manifest"].get("mlflow") or {}
-    found = [str(asset["created_by"])]
-    for table, id in ((runs, asset["run"]), (logged_models, origin.get("model"))):
-        if id:
-            maker = tx.value(sa.select(table.c.created_by).where(table.c.project == tx.project, table.c.id == id))
-            found += [str(maker)] if maker else []
+    """Who had a hand in a version: who registered it, who made the run and the logged model that its files came from, and the same of each version that
+    it is a copy of."""
+    found: list[str] = []
+    seen: set[tuple[str, int]] = set()
+    one: Mapping[str, Any] | None = asset
+    while one is not None:
+        origin = one["manifest"].get("mlflow") or {}
+        found.append(str(one["created_by"]))
+        for table, id in ((runs, one["run"]), (logged_models, origin.get("model"))):
+            if id:
+                maker = tx.value(sa.select(table.c.created_by).where(table.c.project == tx.project, table.c.id == id))
+                found += [str(maker)] if maker else []
+        copied = _COPY.match(str(origin.get("source") or ""))
+        place = (copied[1], int(copied[2])) if copied else None
+        if place is None or place in seen:
+            break
+        seen.add(place)
+        where = [assets.c.project == tx.project, assets.c.kind == "model", assets.c.name == place[0], assets.c.version == place[1]]
+        one = tx.row(sa.select(assets).where(*where))
     return list(dict.fromkeys(found))
 
 
