@@ -93,6 +93,8 @@ def _suffix(path: str, data: bytes) -> str:
         return suffix
     if data[:4] in (b"PK\x03\x04", b"\xd0\xcf\x11\xe0"):
         raise BadInput(f"files of type {'.' + suffix if suffix else 'zip'} are not read; save it as PDF, HTML, Markdown or text")
+    if suffix == "svg" or head.startswith(b"<svg"):
+        raise BadInput("pictures are not read; describe it in a text beside it")
     if head[:200].lower().startswith((b"<!doctype html", b"<html")):
         return "html"
     return "txt"

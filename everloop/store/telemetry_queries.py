@@ -126,8 +126,8 @@ def _heads(con: Any, project: str, traces: list[str]) -> dict[str, dict[str, Any
             "spans": count,
             "session": session,
             "user": user,
-            "inputs": _loads(inputs),
-            "outputs": _loads(outputs),
+            "inputs": loads(inputs),
+            "outputs": loads(outputs),
         }
     return heads
 
@@ -149,7 +149,7 @@ def get_trace(con: Any, project: str, trace_id: str) -> dict[str, Any] | None:
     scores = scores_of(con, project, [trace_id]).get(trace_id, [])
     labels = {s["subject"]: s["value"] for s in scores if s["name"] == "label"}
     for p in predictions:
-        p.update(features=_loads(p["features"]), outputs=_loads(p["outputs"]), label=labels.get(p["prediction_id"]))
+        p.update(features=loads(p["features"]), outputs=loads(p["outputs"]), label=labels.get(p["prediction_id"]))
     about = _dicts(con.execute("SELECT experiment, tags, metadata, runs, prompts FROM infos WHERE project = ? AND trace_id = ?", [project, trace_id]))
     return {"trace_id": trace_id, "spans": spans, "predictions": predictions, "scores": scores, "about": about[0] if about else None}
 
@@ -243,7 +243,7 @@ def predictions(con: Any, project: str, endpoint: str, since: float, until: floa
         [project, project, endpoint, since, until, *values, limit],
     ).fetchall()
     return [
-        {"prediction_id": id, "at": at, "release": ref, "features": _loads(features), "outputs": _loads(outputs), "label": _loads(label)}
+        {"prediction_id": id, "at": at, "release": ref, "features": loads(features), "outputs": loads(outputs), "label": loads(label)}
         for id, at, ref, features, outputs, label in rows
     ]
 
@@ -286,7 +286,7 @@ def calls(con: Any, project: str, endpoint: str, since: float, until: float, lim
 
 def _said(outputs: str | None) -> str:
     """The text of an answer as the recorder keeps it."""
-    found = _loads(outputs)
+    found = loads(outputs)
     return str(found.get("text") or found.get("content") or "") if isinstance(found, dict) else str(found or "")
 
 
@@ -318,7 +318,7 @@ def _dicts(cursor: Any) -> list[dict[str, Any]]:
 
 def _span(row: dict[str, Any]) -> dict[str, Any]:
     for name in ("inputs", "outputs", "attributes", "events"):
-        row[name] = _loads(row[name])
+        row[name] = loads(row[name])
     assert set(row) == set(SPAN_COLUMNS)
     for name in ("project", "entry", "root", "rolled", "received_at"):
         del row[name]
@@ -326,11 +326,12 @@ def _span(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _score(row: dict[str, Any]) -> dict[str, Any]:
-    row["value"], details = _loads(row.pop("raw")), _loads(row.pop("details"))
+    row["value"], details = loads(row.pop("raw")), loads(row.pop("details"))
     return {**row, "details": details} if details else row
 
 
-def _loads(text: str | None) -> Any:
+def loads(text: str | None) -> Any:
+    """A stored value (JSON text) again; None where there is none."""
     return None if text is None else orjson.loads(text)
 
 

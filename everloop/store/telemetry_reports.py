@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from everloop.core.errors import BadInput
-from everloop.store.telemetry_queries import NS, Filter
+from everloop.store.telemetry_queries import NS, Filter, loads
 
 BY = ("endpoint", "release", "alias", "model", "provider", "user", "session", "principal", "name")
 """What figures can be broken down by."""
@@ -85,7 +85,7 @@ def guardrails(con: Any, project: str, wanted: Filter) -> list[dict[str, Any]]:
 
 def sessions(con: Any, project: str, wanted: Filter, limit: int, cursor: str | None = None) -> dict[str, Any]:
     """Sessions, the one that went on last first: {"items", "next"}. An item is {"session", "user", "since", "until" (epoch seconds), "traces",
-    "errors", "tokens", "cost", "up", "down", "endpoints", "first" (the inputs of its first trace, JSON text)}."""
+    "errors", "tokens", "cost", "up", "down", "endpoints", "first" (the inputs of its first trace)}."""
     where, values = wanted.where()
     place = _place(cursor)
     before, more = ("WHERE (last, session) < (?, ?)", list(place)) if place else ("", [])
@@ -114,7 +114,7 @@ def sessions(con: Any, project: str, wanted: Filter, limit: int, cursor: str | N
             "traces": traces,
             "errors": errors,
             "endpoints": [e for e in endpoints if e],
-            "first": asked,
+            "first": loads(asked),
             "tokens": int(tokens or 0),
             "cost": cost,
             "up": up,

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 import orjson
 
+from everloop.store.telemetry_infos import FIELDS, LISTS, MAPS
 from everloop.store.telemetry_queries import HEAD, get_trace, scores_of
 
 NATIVE = "0"
@@ -19,25 +20,7 @@ NAME_TAG, PROMPT_TAG = "mlflow.traceName", "mlflow.linkedPrompts"
 SESSION_KEY, USER_KEY, RUN_KEY = "mlflow.trace.session", "mlflow.trace.user", "mlflow.sourceRun"
 TYPE = "coalesce(json_extract_string(s.attributes, '$.\"mlflow.spanType\"'), s.kind)"
 CONTENT = "concat_ws(' ', s.name, s.inputs, s.outputs, s.attributes, s.events)"
-_COLUMNS = (
-    "trace_id",
-    "id",
-    "experiment",
-    "state",
-    "at_ms",
-    "ms",
-    "client_request_id",
-    "request_preview",
-    "response_preview",
-    "name",
-    "session",
-    "user",
-    "tags",
-    "metadata",
-    "runs",
-    "prompts",
-    "final",
-)
+_COLUMNS = ("trace_id", *FIELDS, *MAPS, *LISTS)
 _ATTRIBUTES = {
     "id": "t.id",
     "client_request_id": "t.client_request_id",
@@ -139,7 +122,7 @@ def source(project: str, experiments: Sequence[str] | None, traces: Sequence[str
           MAP {{}} AS tags, MAP {{}} AS metadata, []::VARCHAR[] AS runs, []::VARCHAR[] AS prompts, NULL AS final
         FROM spans s WHERE project = ? AND entry {which} AND NOT EXISTS (SELECT 1 FROM infos i WHERE i.project = s.project AND i.trace_id = s.trace_id)
         GROUP BY trace_id"""
-    return f"{told} UNION ALL {read}", [*values, project, *([list(traces)] if traces is not None else [])]
+    return f"{told} UNION ALL BY NAME {read}", [*values, project, *([list(traces)] if traces is not None else [])]
 
 
 def _complete(con: Any, project: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

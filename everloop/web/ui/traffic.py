@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import orjson
 from fastapi import APIRouter, Response
 
 from everloop.web.ui import charts
@@ -60,7 +59,7 @@ async def sessions(page: Page) -> Response:
         limit=SHOWN,
         cursor=page.word("cursor"),
     )
-    rows = [{**s, "asked": tree.preview(_loads(s["first"]))} for s in found["items"]]
+    rows = [{**s, "asked": tree.preview(s["first"])} for s in found["items"]]
     filtered = bool(page.word("endpoint") or page.word("user") or page.range.key != "all")
     return await page.render("sessions.html", "Sessions", sessions=rows, next=found["next"], filtered=filtered)
 
@@ -93,11 +92,3 @@ def _totals(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "up": add("up"),
         "down": add("down"),
     }
-
-
-def _loads(text: str | None) -> Any:
-    """Stored inputs: JSON, or text that is none."""
-    try:
-        return None if text is None else orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return text
