@@ -61,6 +61,7 @@ class Run:
         self._done = False
         self._stop = False
         self._problem: BaseException | None = None
+        self._refusal: BaseException | None = None
         self._told = False
         self._described = threading.Event()
         self._open_spool(body if offline else None)
@@ -176,20 +177,24 @@ class Run:
         self._put(*media.image(image, name))
 
     def flush(self, seconds: float = 60.0) -> None:
-        """Send all that was logged so far; raises what the server says, or Unreachable, where it cannot be sent (it stays in the spool)."""
+        """Send all that was logged so far; raises what the server says, or Unreachable, where it cannot be sent (it stays in the spool).
+
+        A refusal is raised by the flush that follows it, even where it came while nobody was waiting.
+        """
         self._drain()
         if self._offline:
             return
-        self._problem = None
         arrived = threading.Event()
         self._waiters.append(arrived)
-        if not arrived.wait(seconds) or self._problem is not None:
-            raise self._problem or Unreachable(self._http.url, f"what was logged was not taken within {seconds:.0f} s", sent=True)
+        came = arrived.wait(seconds)
+        refusal, self._refusal = self._refusal, None
+        if problem := refusal or self._problem:
+            raise problem
+        if not came:
+            raise Unreachable(self._http.url, f"what was logged was not taken within {seconds:.0f} s", sent=True)
 
     def finish(self, status: str = "finished", error: str = "") -> None:
         """End the run: finished, failed or killed. A run ended twice stays as it was. Waits EXIT_SECONDS at most; the rest is sent later."""
-        import orjson
-
         if self._done:
             return
         self._done = True
@@ -197,7 +202,7 @@ class Run:
         self._drain()
         self._described.wait(DESCRIBE_SECONDS)
         if self._own:
-            self._spool.add(spools.PATCH, orjson.dumps({"status": status, "error": error[-20_000:], "ended_at": time.time()}))
+            self._add(spools.PATCH, {"status": status, "error": error[-20_000:], "ended_at": time.time()})
         self._stop = True
         self._thread.join(0.1 if self._offline else EXIT_SECONDS)
         if not self._offline and self._thread.is_alive():
@@ -298,10 +303,12 @@ class Run:
         except (EverloopError, OSError) as problem:
             self._problem = problem
             if spools.refused(problem):
-                kept = self._spool.set_aside()
+                self._problem, self._refusal = None, problem
+                with self._draining:  # nobody may write to a file that is being closed
+                    kept = self._spool.set_aside()
+                    self._spool.close()
+                    self._open_again()
                 self._say(f"{problem}\nWhat was logged to run {self.id} since is kept in {kept}")
-                self._spool.close()
-                self._open_again()
             elif not self._told:
                 self._told = True
                 self._say(f"{problem} Logging to run {self.id} goes on; what waits is sent when the server is back.")
@@ -335,13 +342,12 @@ class Run:
         self._send_leftovers()
 
     def _describe(self) -> None:
-        import orjson
-
         from everloop.client import environment
 
-        self._spool.add(spools.PATCH, orjson.dumps({"code": environment.code(), "environment": environment.environment(self._seed)}))
+        self._add(spools.PATCH, {"code": environment.code(), "environment": environment.environment(self._seed)})
         for name, data in environment.sources():
-            self._spool.keep(name, data)
+            with self._draining:
+                self._spool.keep(name, data)
 
     def _sample(self) -> None:
         from everloop.client import system
@@ -351,8 +357,6 @@ class Run:
 
     def _now_or_later(self, body: dict[str, Any]) -> None:
         """Send at once, so that what is wrong is told where it was written; where the server is away, later."""
-        import orjson
-
         if not self._offline:
             try:
                 self._http.post(f"/api/v1/runs/{self.id}/log", json=body)
@@ -360,7 +364,7 @@ class Run:
             except EverloopError as problem:
                 if problem.status < 500:
                     raise
-        self._spool.add(spools.LOG, orjson.dumps(body))
+        self._add(spools.LOG, body)
 
     def _put(self, name: str, data: bytes | Path) -> None:
         if not self._offline:
@@ -374,7 +378,15 @@ class Run:
             except EverloopError as problem:
                 if problem.status < 500:
                     raise
-        self._spool.keep(name, data)
+        with self._draining:
+            self._spool.keep(name, data)
+
+    def _add(self, kind: bytes, body: dict[str, Any]) -> None:
+        """One message into the spool."""
+        import orjson
+
+        with self._draining:
+            self._spool.add(kind, orjson.dumps(body))
 
     def _say(self, text: str) -> None:
         print(f"everloop: {text}", file=sys.stderr)

@@ -182,10 +182,17 @@ def test_a_spool_that_is_being_made_is_left_alone(state: Path) -> None:
     assert [path.name for path in state.glob("*.spool")] == ["new.spool"]
 
 
-def test_what_the_server_refuses_is_kept_and_told(client: Client, state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("sent_before", (False, True))
+def test_what_the_server_refuses_is_kept_and_told(
+    client: Client, state: Path, capsys: pytest.CaptureFixture[str], sent_before: bool
+) -> None:
     run = client.runs.start("refused", system_metrics=0)
     client.runs.delete(run.id)
     run.log({"loss": 1.0})
+    if sent_before:  # the thread is refused while nobody waits for it
+        ends = time.monotonic() + 30
+        while not list(state.glob("*.refused")) and time.monotonic() < ends:
+            time.sleep(0.02)
     with pytest.raises(Exception, match="active"):
         run.flush()
     run.finish()
