@@ -175,10 +175,14 @@ def find(text: str, types: tuple[str, ...] = TYPES) -> list[Span]:
     if "email" in types and "@" in text:
         found += [(m.start(), m.end(), "email") for m in patterns["email"].finditer(text)]
     if _DIGIT.search(text) or "::" in text:
+        taken = bytearray(len(text))
+        for start, end, _ in found:
+            taken[start:end] = b"\1" * (end - start)
         for name in TYPES[1:]:
             if name in types:
                 for start, end in _FINDERS[name](text, patterns):
-                    if not any(start < e and s < end for s, e, _ in found):
+                    if taken.find(1, start, end) < 0:
+                        taken[start:end] = b"\1" * (end - start)
                         found.append((start, end, name))
     return sorted(found)
 

@@ -342,3 +342,8 @@ WEBHOOK_PARALLEL = 16
 """Deliveries under way at once."""
 WEBHOOK_ANSWER_BYTES = 10_000
 """Most that is read of a webhook's answer."""
+
+REDACT_FEATURES = 200
+"""Names of features that a project's redaction drops, or hashes, at most."""
+REDACT_TRY_CHARS = 200_000
+"""Characters of a text that a redaction is tried on."""

@@ -203,6 +203,8 @@ def merged(spans: Sequence[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
 
 def redact(text: str, spans: Sequence[tuple[int, int, str]]) -> str:
     """`text` with each span, (start, end, label) as `spans_of` answers them, replaced by its label in brackets."""
-    for start, end, label in reversed(spans):
-        text = f"{text[:start]}[{label}]{text[end:]}"
-    return text
+    parts, at = [], 0
+    for start, end, label in spans:
+        parts += [text[at:start], f"[{label}]"]
+        at = end
+    return "".join([*parts, text[at:]])

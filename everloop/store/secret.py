@@ -56,6 +56,12 @@ def unseal(secret: bytes, sealed: str) -> str:
         raise BadInput("A sealed value does not open: the home's secret is another one than when it was sealed.", "Set the value anew.") from None
 
 
+def pseudonym(secret: bytes, project: str, text: str) -> str:
+    """A name that stands for `text`, always the same in a project, from which nobody without the secret learns the text (HMAC-SHA256, 96 bits)."""
+    message = "\0".join(("everloop pseudonym", project, text)).encode("utf-8", "surrogatepass")
+    return f"h-{hmac.digest(secret, message, 'sha256').hex()[:24]}"
+
+
 def _fernet(secret: bytes) -> Any:
     from cryptography.fernet import Fernet
 

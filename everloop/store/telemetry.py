@@ -29,6 +29,10 @@ from everloop.store.log import Log, Position
 from everloop.store.telemetry_text import TextIndex, texts_of
 
 T = TypeVar("T")
+Parts = tuple[Sequence[Any], Sequence[Any], Sequence[Any], Sequence[Any]]
+"""Spans, predictions, scores, changes of traces."""
+Clean = Callable[[str, Parts], Parts]
+"""What a project's records lose before they are written: (project, parts) to parts."""
 DRAIN_SECONDS = 0.2
 READERS = 2
 SPANS_A_FRAME = 512
@@ -38,7 +42,8 @@ _logger = logging.getLogger("everloop.telemetry")
 class Telemetry:
     """The telemetry of one home. `open` before use, `close` at the end. Thread-safe.
 
-    `price` fills in what a call cost where its spans do not say. `rejected` counts frames that could not become rows (kept in `log/rejected`).
+    `price` fills in what a call cost where its spans do not say. `clean`, where it is set, redacts everything before it is written, `cleans(project)`
+    says whether it does anything (then it runs in a thread where the caller can wait). `rejected` counts frames that could not become rows (kept in `log/rejected`).
     """
 
     def __init__(self, home: Path, clock: Clock | None = None, fsync: bool = True, price: Price | None = None) -> None:
@@ -47,6 +52,8 @@ class Telemetry:
         self.log = Log(self.home / "log", fsync)
         self.text: TextIndex | None = None
         self.rejected = 0
+        self.clean: Clean | None = None
+        self.cleans: Callable[[str], bool] = lambda project: False
         self._price = price
         self._con: Any = None
         self._opened = threading.Event()
@@ -97,10 +104,17 @@ class Telemetry:
         infos: Sequence[Mapping[str, Any]] = (),
     ) -> list[Future[Position]]:
         """Write; each future resolves after an fsync. Wait for all of them before acknowledging. Raises Busy, TooLarge, NoSpace."""
-        return [self.log.append(frame) for frame in self._frames(project, (spans, predictions, scores, infos))]
+        return self._append(project, self._cleaned(project, (spans, predictions, scores, infos)))
+
+    def _append(self, project: str, parts: Parts) -> list[Future[Position]]:
+        return [self.log.append(frame) for frame in self._frames(project, parts)]
+
+    def _cleaned(self, project: str, parts: Parts) -> Parts:
+        return self.clean(project, parts) if self.clean is not None and self.cleans(project) else parts
 
     def add_soon(self, project: str, spans: Sequence[Span] = (), predictions: Sequence[Mapping[str, Any]] = ()) -> None:
         """Write to the operating system before returning (it survives `kill -9`), fsynced within 100 ms: the hot path."""
+        spans, predictions, *_ = self._cleaned(project, (spans, predictions, (), ()))
         if len(spans) <= SPANS_A_FRAME and len(predictions) <= SPANS_A_FRAME:
             self.log.append_soon(pack(project, self.clock.now(), spans, predictions))
         else:
@@ -116,7 +130,10 @@ class Telemetry:
         infos: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         """`add`, then wait for the fsync."""
-        await asyncio.gather(*map(asyncio.wrap_future, self.add(project, spans, predictions, scores, infos)))
+        parts: Parts = (spans, predictions, scores, infos)
+        if self.clean is not None and self.cleans(project):
+            parts = await asyncio.to_thread(self.clean, project, parts)
+        await asyncio.gather(*map(asyncio.wrap_future, self._append(project, parts)))
 
     async def flush(self, seconds: float = 60.0) -> None:
         """Wait until everything written before this call can be queried; Busy after `seconds`."""

@@ -286,7 +286,7 @@ class Endpoints:
         return await asyncio.to_thread(build, self.ws, who.project, release, pins, policy)
 
     async def _write(self, who: Principal, spans: list[Any], predictions: list[dict[str, Any]]) -> None:
-        if len(predictions) > SPAN_ROWS:
+        if len(predictions) > SPAN_ROWS or self.ws.telemetry.cleans(who.project):
             await asyncio.to_thread(self.ws.traces.record, who, spans, predictions)
         else:
             self.ws.traces.record(who, spans, predictions)

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from everloop.workspace.monitors import Monitors
     from everloop.workspace.overview import Overview
     from everloop.workspace.pipelines import Pipelines
+    from everloop.workspace.redaction import Redaction
     from everloop.workspace.registry import Registry
     from everloop.workspace.reports import Reports
     from everloop.workspace.runs import Runs
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from everloop.workspace.traces import Traces
     from everloop.workspace.webhooks import Webhooks
 
-STARTED = ("identity", "endpoints", "pipelines", "monitors", "webhooks")
+STARTED = ("identity", "redaction", "endpoints", "pipelines", "monitors", "webhooks")
 """Facades with something to start or stop (`on_start`, `on_stop`), in order."""
 KEPT_AT_RESET = ("server.lock", "server.log", "secret")
 
@@ -257,6 +258,13 @@ class Workspace:
         from everloop.workspace.traces import Traces
 
         return Traces(self)
+
+    @cached_property
+    def redaction(self) -> Redaction:
+        """What traces lose before they are written."""
+        from everloop.workspace.redaction import Redaction
+
+        return Redaction(self)
 
     @cached_property
     def trace_infos(self) -> TraceInfos:

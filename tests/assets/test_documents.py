@@ -75,7 +75,13 @@ def test_a_folder_of_formats_becomes_one_manifest_and_bad_files_are_named() -> N
     why = {s["path"]: s["why"] for s in manifest["skipped"]}
     assert set(why) == set(bad)
     assert "empty" in why["empty.pdf"] and "scan" in why["blank.pdf"] and "save it again" in why["broken.pdf"]
-    assert "password" in why["locked.pdf"] and ".docx" in why["letter.docx"] and "pictures" in why["plan.svg"] and "not text" in why["photo.bin"] and "no text" in why["bare.html"]
+    assert (
+        "password" in why["locked.pdf"]
+        and ".docx" in why["letter.docx"]
+        and "pictures" in why["plan.svg"]
+        and "not text" in why["photo.bin"]
+        and "no text" in why["bare.html"]
+    )
     stored = list(documents.texts(shelf[manifest["text"]["digest"]].splitlines()))
     assert [d["id"] for d in stored] == [d["id"] for d in manifest["documents"]] and stored[1]["text"] == "Start\n\nFirst words and a link."
     again = documents.manifest([*good.items(), *bad.items()], Shelf().put)

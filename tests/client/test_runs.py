@@ -183,9 +183,7 @@ def test_a_spool_that_is_being_made_is_left_alone(state: Path) -> None:
 
 
 @pytest.mark.parametrize("sent_before", (False, True))
-def test_what_the_server_refuses_is_kept_and_told(
-    client: Client, state: Path, capsys: pytest.CaptureFixture[str], sent_before: bool
-) -> None:
+def test_what_the_server_refuses_is_kept_and_told(client: Client, state: Path, capsys: pytest.CaptureFixture[str], sent_before: bool) -> None:
     run = client.runs.start("refused", system_metrics=0)
     client.runs.delete(run.id)
     run.log({"loss": 1.0})
