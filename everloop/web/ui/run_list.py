@@ -155,8 +155,9 @@ def _size(page: View) -> int:
 
 
 async def _rows(page: View) -> dict[str, Any]:
+    asked = wanted(page)  # a filter that cannot be is told before either begins
     searching = _search(page, _size(page), page.word("cursor"))
-    found, total = await asyncio.gather(searching, page.ws.runs.count(page.who, **wanted(page)))  # each reads in a thread of its own
+    found, total = await asyncio.gather(searching, page.ws.runs.count(page.who, **asked))  # each reads in a thread of its own
     columns = run_columns.chosen(page, found["items"])
     heads = [_head(page, column) for column in columns]
     return {"runs": found["items"], "next": found["next"], "columns": columns, "heads": heads, "total": total}
