@@ -292,20 +292,24 @@ def restore(tx: Tx, id: str) -> None:
 def put_artifact(tx: Tx, id: str, path: str, digest: str, size: int, owned: bool = True) -> dict[str, Any]:
     """Name an object as the file `path` of a run (replacing what was called so); BadInput for a path that leaves the run's folder.
 
-    `owned` False: `id` is not a run's but another folder's (a logged model's), which the caller has checked.
+    `owned` False: `id` is not a run's but another folder's (a logged model's), which the caller has checked. It is noted `by` whom the file is:
+    whoever wrote these bytes first, so that sending them again makes them nobody else's.
     """
     if owned:
         active(tx, id)
-    row = {"path": check_path(path), "digest": digest, "size": size, "at": tx.now}
-    tx.upsert(run_artifacts, {"project": tx.project, "run": id, **row})
+    key = {"project": tx.project, "run": id, "path": check_path(path)}
+    c = run_artifacts.c
+    before = tx.value(sa.select(c.by).where(*(c[name] == value for name, value in key.items()), c.digest == digest))
+    row = {"path": path, "digest": digest, "size": size, "at": tx.now, "by": before or tx.who.name}
+    tx.upsert(run_artifacts, {**key, **row})
     return row
 
 
 def artifacts(tx: Tx, id: str, under: str = "", owned: bool = True) -> list[dict[str, Any]]:
-    """All files of a run, or those below a folder, sorted: [{"path", "digest", "size", "at"}]. The run must exist (`owned` as above)."""
+    """All files of a run, or those below a folder, sorted: [{"path", "digest", "size", "at", "by"}]. The run must exist (`owned` as above)."""
     if owned:
         must_exist(tx, id)
-    statement = sa.select(run_artifacts.c.path, run_artifacts.c.digest, run_artifacts.c.size, run_artifacts.c.at)
+    statement = sa.select(*(run_artifacts.c[name] for name in ("path", "digest", "size", "at", "by")))
     statement = statement.where(run_artifacts.c.project == tx.project, run_artifacts.c.run == id)
     if under:
         folder = check_path(under) + "/"

@@ -12,6 +12,8 @@ from everloop.store.records import Tx
 from everloop.store.schema import documents
 
 KIND = "trust"
+UNKNOWN = "unknown"
+"""Producer of a file of which nobody noted who wrote it (before that was kept): anybody who might edit may have, so it is trusted only by this name."""
 
 
 def add(tx: Tx, producer: str, why: str = "") -> dict[str, Any]:

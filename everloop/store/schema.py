@@ -204,6 +204,7 @@ run_artifacts = _table(  # named files of a run; the bytes are objects
     Column("digest", String(64), nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("at", Float, nullable=False),
+    Column("by", String(250)),  # who wrote it; null where it was written before this was kept
 )
 
 run_inputs = _table(  # data sets that a run read, as the client described them

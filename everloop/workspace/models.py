@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from everloop.assets import trust
+from everloop.assets.trust import UNKNOWN
 from everloop.core.errors import BadInput, Forbidden
 from everloop.core.principal import Principal, Role
-from everloop.store.schema import assets, logged_models, runs
+from everloop.store.schema import assets, logged_models, run_artifacts, runs
 
 if TYPE_CHECKING:
     from everloop.workspace.workspace import Workspace
@@ -85,10 +86,16 @@ class Models:
             return
         doubted = await self.ws.records.read(who, lambda tx: [maker for maker in _makers(tx, asset) if not trust.is_trusted(tx, maker)])
         if doubted:
+            whose = " and ".join("somebody unknown (who wrote its files was not kept yet)" if one == UNKNOWN else one for one in doubted)
             raise Forbidden(
-                f"{asset['ref']} is a pickle (or code) by {' and '.join(doubted)}, who is not trusted: opening it can run anything.",
+                f"{asset['ref']} is a pickle (or code) by {whose}, who is not trusted: opening it can run anything.",
                 f"An admin may say so: everloop models trust {doubted[0]}. Or log it in a safe form: skops, ONNX, safetensors, XGBoost's or LightGBM's own.",
             )
+
+    async def makers(self, who: Principal, ref: str) -> list[str]:
+        """Who had a hand in a version of any kind: its files' writers, its registrant, its run's creator, and those of what it is a copy of."""
+        asset = await self.ws.assets.get(who, ref)
+        return await self.ws.records.read(who, lambda tx: _makers(tx, asset))
 
     async def trusted(self, who: Principal) -> list[dict[str, Any]]:
         """Who is trusted: [{"producer", "why", "at", "by"}]."""
@@ -110,8 +117,8 @@ class Models:
 
 
 def _makers(tx: Any, asset: Mapping[str, Any]) -> list[str]:
-    """Who had a hand in a version: who registered it, who made the run and the logged model that its files came from, and the same of each version that
-    it is a copy of."""
+    """Who had a hand in a version: who registered it, who wrote its files, who made the run and the logged model that they came from, and the same of
+    each version that it is a copy of."""
     found: list[str] = []
     seen: set[tuple[str, int]] = set()
     one: Mapping[str, Any] | None = asset
@@ -122,6 +129,7 @@ def _makers(tx: Any, asset: Mapping[str, Any]) -> list[str]:
             if id:
                 maker = tx.value(sa.select(table.c.created_by).where(table.c.project == tx.project, table.c.id == id))
                 found += [str(maker)] if maker else []
+        found += _writers(tx, one, origin)
         copied = _COPY.match(str(origin.get("source") or ""))
         place = (copied[1], int(copied[2])) if copied else None
         if place is None or place in seen:
@@ -130,6 +138,24 @@ def _makers(tx: Any, asset: Mapping[str, Any]) -> list[str]:
         where = [assets.c.project == tx.project, assets.c.kind == "model", assets.c.name == place[0], assets.c.version == place[1]]
         one = tx.row(sa.select(assets).where(*where))
     return list(dict.fromkeys(found))
+
+
+def _writers(tx: Any, asset: Mapping[str, Any], origin: Mapping[str, Any]) -> list[str]:
+    """Who wrote a version's files: as its manifest has it since it was registered; else those of its run and logged model that are the same still.
+
+    UNKNOWN stands for whoever wrote a file that came from a run or logged model and of which nobody noted who: its creator is not meant by that,
+    since every editor could have replaced it.
+    """
+    manifest = asset["manifest"]
+    if "written_by" in manifest:
+        return [str(one) for one in manifest["written_by"]]
+    digests = {str(file["digest"]) for file in manifest.get("files") or () if not str(file["path"]).startswith("everloop/")}
+    c = run_artifacts.c
+    owners = [id for id in (asset["run"], origin.get("model")) if id]
+    rows = tx.rows(sa.select(c.digest, c.by).where(c.project == tx.project, c.run.in_(owners))) if owners and digests else []
+    by = [(row["digest"], row["by"] or UNKNOWN) for row in rows if row["digest"] in digests]
+    lost = bool(origin) and not digests <= {digest for digest, _ in by}
+    return sorted({name for _, name in by} | ({UNKNOWN} if lost else set()))
 
 
 def _described(format: str, files: list[dict[str, Any]], read: Any, given: dict[str, Any], sample: Any) -> tuple[dict[str, Any], bytes | None]:

@@ -244,7 +244,7 @@ class Runs:
         await self.ws.records.write(who, work)
 
     async def artifacts(self, who: Principal, id: str, under: str = "") -> list[dict[str, Any]]:
-        """Files of a run (below a folder): [{"path", "digest", "size", "at"}]."""
+        """Files of a run (below a folder): [{"path", "digest", "size", "at", "by"}]; `by` is who wrote it, None where that was not kept yet."""
         return await self.ws.records.read(who.need(Role.viewer), lambda tx: runs.artifacts(tx, id, under))
 
     async def put_artifact(self, who: Principal, id: str, path: str, data: bytes | Path) -> dict[str, Any]:

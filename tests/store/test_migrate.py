@@ -7,7 +7,7 @@ from pathlib import Path
 
 from alembic.script import ScriptDirectory
 
-from everloop.assets import run_metrics
+from everloop.assets import run_metrics, runs
 from everloop.core.principal import Principal
 from everloop.store import migrate
 from everloop.store.records import Records
@@ -38,4 +38,17 @@ def test_metric_points_of_the_first_schema_become_blocks(tmp_path: Path, who: Pr
     with sqlite3.connect(tmp_path / "records.db") as new:
         tables = {name for (name,) in new.execute("select name from sqlite_master where type = 'table'")}
     assert tables - {"alembic_version", "sqlite_sequence"} == set(metadata.tables)
+    records.close()
+
+
+def test_files_of_runs_that_had_no_writer_have_none(tmp_path: Path, who: Principal) -> None:
+    Records.at(tmp_path, fsync=False).open().close()
+    with sqlite3.connect(tmp_path / "records.db") as old:
+        old.execute('alter table run_artifacts drop column "by"')
+        old.execute("insert into run_artifacts (project, run, path, digest, size, at) values ('default', 'a', 'f', 'd', 1, 5.0)")
+        old.execute("update alembic_version set version_num = '0005'")
+    records = Records.at(tmp_path, fsync=False).open()
+    assert records.read_sync(who, lambda tx: runs.artifacts(tx, "a", owned=False)) == [{"path": "f", "digest": "d", "size": 1, "at": 5.0, "by": None}]
+    records.write_sync(who, lambda tx: runs.put_artifact(tx, "a", "f", "e", 1, owned=False))
+    assert records.read_sync(who, lambda tx: runs.artifacts(tx, "a", owned=False))[0]["by"] == who.name
     records.close()

@@ -99,7 +99,7 @@ async def create_version(call: Call) -> Any:
                 "model": model,
             }
         )
-        manifest = {"format": "mlflow", "files": at.files, "mlflow": described}
+        manifest = {"format": "mlflow", "files": at.files, "written_by": at.written_by, "mlflow": described}
     more = {"run": run, "description": str(call.get("description", "")), "tags": tags}
     more |= {key: brought[key] for key in ("number", "created_at", "updated_at") if key in brought}
     made = await call.ws.registry.add_version(call.who, name, manifest, **more)

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from everloop.assets.trust import UNKNOWN
 from everloop.core.errors import BadInput, NotFound
 from everloop.protocols.mlflow.artifacts import files_of, place
 from everloop.protocols.mlflow.models import uri_of
@@ -28,6 +29,8 @@ class Source:
     run: str | None = None
     model: str | None = None
     files: list[dict[str, Any]] = field(default_factory=list)
+    written_by: list[str] = field(default_factory=list)
+    """Who wrote the files, as they are now: they may be replaced later, or deleted."""
 
 
 async def source_of(call: Call, source: str, run: str | None, model: str | None) -> Source:
@@ -38,6 +41,10 @@ async def source_of(call: Call, source: str, run: str | None, model: str | None)
         start = len(under) + 1 if under else 0
         found = await files_of(call.ws, call.who, sort, owner, under)
         at.files = [{"path": one["path"][start:], "digest": one["digest"], "size": one["size"]} for one in found]
+        if sort == "asset":
+            at.written_by = await call.ws.models.makers(call.who, owner)
+        else:
+            at.written_by = sorted({one["by"] or UNKNOWN for one in found})
     return at
 
 
