@@ -233,6 +233,12 @@ class Project:
             full["on_fail"] = {"pipeline": retrain, "params": dict(params or {})}
         self._add("monitor", named, lambda http: full)
 
+    def retention(self, name: str, older: str, action: str = "archive", **narrowed: Any) -> None:
+        """What becomes of telemetry older than `older` (90d, 36h, 10m): archive or delete. More: of, endpoint, kind, status (see
+        `client.retention.set`). Applying it needs an admin."""
+        spec = {"older": older, "action": action, **narrowed}
+        self._add("retention", name, lambda http: spec)
+
     def items(self, http: Any) -> list[dict[str, Any]]:
         """The declarations as the server takes them; the bytes of code and suites are put into its objects first."""
         made = [{"what": what, "name": name, "spec": build(http)} for what, name, build in self._declared]

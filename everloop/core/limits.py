@@ -347,3 +347,21 @@ REDACT_FEATURES = 200
 """Names of features that a project's redaction drops, or hashes, at most."""
 REDACT_TRY_CHARS = 200_000
 """Characters of a text that a redaction is tried on."""
+ARCHIVE_ROW_GROUP = 20_000
+"""Rows of a row group of an archive's Parquet file."""
+ARCHIVE_ZSTD = 6
+"""Compression level of an archive's files."""
+RETENTION_RULES = 50
+"""Rules of a project's retention."""
+RETENTION_TRACES = 2_000
+"""Traces that one step of a retention run moves or deletes."""
+RETENTION_ROWS = 50_000
+"""Spans of those traces, unless one trace alone has more."""
+RETENTION_EVERY_SECONDS = 600.0
+"""How often the server looks whether traces have become older than a rule says."""
+RETENTION_PAUSE_SECONDS = 0.02
+"""Pause between two steps, so that what is sent and asked meanwhile goes first."""
+ARCHIVE_ORPHAN_SECONDS = 3600.0
+"""Age from which a file of the archive that nothing lists is deleted."""
+ARCHIVE_PARTS = 8
+"""Parts of the archive that a list reads at first; twice as many each time they are not enough."""

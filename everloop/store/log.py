@@ -120,6 +120,19 @@ class Log:
             self._wake.set()
         return position
 
+    def roll(self) -> None:
+        """Begin the next segment, so that those before it go once they are drained. Raises Busy after `close`, NoSpace where it cannot be made."""
+        with self._lock:
+            if self._fd < 0 or self._stop:
+                raise Busy("The server is stopping.", "Try again when it is up.")
+            if self._size > len(MAGIC):
+                try:
+                    self._roll()
+                except OSError as error:
+                    raise write_error(error, self.folder) from error
+        self._wake.set()
+        self._urgent.set()
+
     @property
     def end(self) -> Position:
         """The position after the last frame written."""

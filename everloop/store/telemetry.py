@@ -26,6 +26,8 @@ from everloop.store import telemetry_tables as tables
 from everloop.store.files import make_folder, sync_folder, temp_name, write_error, write_parts
 from everloop.store.frames import Price, pack, unpack
 from everloop.store.log import Log, Position
+from everloop.store.telemetry_archive import Archive, Part
+from everloop.store.telemetry_jobs import Gate, Jobs
 from everloop.store.telemetry_text import TextIndex, texts_of
 
 T = TypeVar("T")
@@ -46,8 +48,11 @@ class Telemetry:
     says whether it does anything (then it runs in a thread where the caller can wait). `rejected` counts frames that could not become rows (kept in `log/rejected`).
     """
 
-    def __init__(self, home: Path, clock: Clock | None = None, fsync: bool = True, price: Price | None = None) -> None:
+    def __init__(
+        self, home: Path, clock: Clock | None = None, fsync: bool = True, price: Price | None = None, archive: Archive | None = None
+    ) -> None:
         self.home = Path(home)
+        self.archive = archive
         self.clock: Clock = clock or SystemClock()
         self.log = Log(self.home / "log", fsync)
         self.text: TextIndex | None = None
@@ -66,6 +71,8 @@ class Telemetry:
         self._thread: threading.Thread | None = None
         self._readers = ThreadPoolExecutor(READERS, "telemetry-read")
         self._cursors = threading.local()
+        self._open_cursors: list[Any] = []
+        self._jobs, self._gate = Jobs(), Gate()
 
     def open(self) -> Telemetry:
         """Open the log and start the drain; Conflict if another server has this home, NoSpace if it cannot be written."""
@@ -150,26 +157,70 @@ class Telemetry:
         if not done:
             raise Busy("Telemetry is still being moved into the database.", "Try again in some seconds.")
 
-    async def query(self, work: Callable[[Any], T]) -> T:
-        """Run `work(cursor)` on a snapshot of the database, in a reader thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self.query_sync, work)
+    async def query(
+        self,
+        work: Callable[[Any], T],
+        project: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        traces: Sequence[str] | None = None,
+        parts: Sequence[Part] | None = None,
+    ) -> T:
+        """Run `work(cursor)` on a snapshot of the database, in a reader thread.
 
-    def query_sync(self, work: Callable[[Any], T]) -> T:
+        With `project` the archive is there too, as far as the range of time (epoch seconds) or the ids in `traces` reach it, or as the `parts` given. Raises Corrupt where a
+        file of the archive cannot be read.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self.query_sync, work, project, since, until, traces, parts)
+
+    def query_sync(
+        self,
+        work: Callable[[Any], T],
+        project: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        traces: Sequence[str] | None = None,
+        parts: Sequence[Part] | None = None,
+    ) -> T:
         """`query`, blocking, in this thread."""
+        self._wait_ready()
+        with self._gate.shared():
+            cursor = getattr(self._cursors, "cursor", None)
+            if cursor is None:
+                cursor = self._cursors.cursor = self._con.cursor()
+                self._open_cursors.append(cursor)
+            if parts is None and project is not None and self.archive is not None:
+                parts = self.archive.parts(project, since, until) if traces is None else self.archive.holding(cursor, project, traces)
+            if not parts or self.archive is None:
+                return work(cursor)
+            wide = self._con.cursor()
+            try:
+                with self.archive.told():
+                    self.archive.widen(wide, parts)
+                    return work(wide)
+            finally:
+                wide.close()
+
+    def change(self, work: Callable[[Any], T], whole: bool = False) -> Future[T]:
+        """Have `work(connection)` done in a transaction by the one thread that writes to the tables, between two batches of the log."""
+        self._wait_ready()
+        done = self._jobs.submit(work, whole)
+        self._hurry.set()
+        return done
+
+    def search(self, project: str, query: str) -> list[str]:
+        """Trace ids whose texts match, newest first (see TextIndex.search); those archived too. Blocking."""
+        self._wait_ready()
+        with self._gate.shared():
+            if self.text is None:
+                raise self._failed or Busy("The text index is still being opened.", "Try again in some seconds.")
+            return self.text.search(project, query)
+
+    def _wait_ready(self) -> None:
         if not self._ready.wait(60):
             raise Busy("The telemetry database is still being opened.", "Try again in some seconds.")
         if self._failed is not None:
             raise self._failed
-        cursor = getattr(self._cursors, "cursor", None)
-        if cursor is None:
-            cursor = self._cursors.cursor = self._con.cursor()
-        return work(cursor)
-
-    def search(self, project: str, query: str) -> list[str]:
-        """Trace ids whose texts match, newest first (see TextIndex.search); blocking."""
-        if not self._ready.wait(60) or self.text is None:
-            raise self._failed or Busy("The text index is still being opened.", "Try again in some seconds.")
-        return self.text.search(project, query)
 
     # -- inside -------------------------------------------------------------------------------------------------------------------------
 
@@ -197,6 +248,8 @@ class Telemetry:
             self._con = tables.connect(self.home / "telemetry.duckdb")
             self.text = self._open_text(self.home / "telemetry-text.db")
             tables.drained(self._con)
+            if self.archive is not None:
+                self.archive.load(self._con)
             self._opened.set()
             position = self._resume(self.text)
         except Exception as error:
@@ -214,11 +267,14 @@ class Telemetry:
                     self._hurry.wait(2.0)
                     self._hurry.clear()
                     continue
+                while self._jobs.run_one(self._con):
+                    pass
                 if self._stop and self._position >= self.log.end:
                     return
                 self._hurry.wait(DRAIN_SECONDS if self.log.end > position else 1.0)
                 self._hurry.clear()
         finally:
+            self._jobs.close()
             self.text.close()
             self._con.close()
 
@@ -258,15 +314,60 @@ class Telemetry:
         """Where to read on: what is not yet both in the tables and in the index. A lost index is made anew from the tables."""
         done, indexed = tables.drained(self._con), text.position()
         if indexed < done and not self.log.segments()[0] <= indexed.segment:
-            cursor = self._con.execute("SELECT project, trace_id, name, error, inputs, outputs FROM spans ORDER BY start_ns")
-            while rows := cursor.fetchmany(DRAIN_ROWS):
-                text.add(texts_of(rows), done)
+            self._index_all(text, done)
             indexed = done
         return min(done, indexed)
+
+    def _index_all(self, text: TextIndex, done: Position) -> None:
+        """Fill an empty index of texts with all spans there are, the archive's too."""
+        cursor = self._con.cursor()
+        try:
+            if self.archive is not None and (parts := self.archive.everything()):
+                self.archive.widen(cursor, parts)
+            cursor.execute("SELECT project, trace_id, name, error, inputs, outputs FROM spans ORDER BY start_ns")
+            while rows := cursor.fetchmany(DRAIN_ROWS):
+                text.add(texts_of(rows), done)
+        finally:
+            cursor.close()
+
+    def compact(self) -> None:
+        """Make the database file and the index of texts anew, so that nothing of what was deleted is left in them; blocking. Questions wait for the
+        last moment of it, what is sent goes into the log meanwhile. Needs the room that the tables take once more."""
+        self.change(self._compacted, whole=True).result()
+
+    def _compacted(self, con: Any) -> None:
+        file, words = self.home / "telemetry.duckdb", self.home / "telemetry-text.db"
+        fresh, fresh_words = self.home / "telemetry.fresh.duckdb", self.home / "telemetry-text.fresh.db"
+        for old in (*self.home.glob("telemetry.fresh.*"), *self.home.glob("telemetry-text.fresh.*")):
+            old.unlink()
+        text = TextIndex(fresh_words, self.log.fsync)
+        text.add([], tables.drained(con))
+        self._index_all(text, tables.drained(con))
+        text.close()
+        [base] = con.execute("SELECT current_database()").fetchone()
+        con.execute(f"ATTACH '{str(fresh).replace(chr(39), chr(39) * 2)}' AS fresh")
+        con.execute(f'COPY FROM DATABASE "{base}" TO fresh')
+        con.execute("DETACH fresh")
+        with self._gate.alone():
+            for cursor in self._open_cursors:
+                cursor.close()
+            self._open_cursors, self._cursors = [], threading.local()
+            con.close()
+            assert self.text is not None
+            self.text.close()
+            for new, place in ((fresh, file), (fresh_words, words)):
+                os.replace(new, place)
+                for rest in (".wal", "-wal", "-shm"):
+                    place.with_name(place.name + rest).unlink(missing_ok=True)
+            if self.log.fsync:
+                sync_folder(self.home)
+            self._con = tables.connect(file)
+            self.text = self._open_text(words)
 
     def _drain(self, position: Position) -> Position:
         """Move everything that is in the log beyond `position`; answers the new position."""
         while True:
+            self._jobs.run_one(self._con)
             batch: dict[str, list[Any]] = {"spans": [], "predictions": [], "scores": [], "infos": []}
             start, frames = position, []
             while sum(map(len, batch.values())) < DRAIN_ROWS:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from everloop.store import telemetry_infos
+from everloop.store import telemetry_archive, telemetry_infos
 from everloop.store.frames import PREDICTION_COLUMNS, SCORE_COLUMNS, SPAN_COLUMNS, Row
 from everloop.store.log import Position
 
@@ -46,6 +46,7 @@ def connect(file: Path) -> Any:
         con.execute(f"CREATE TABLE IF NOT EXISTS {table} ({declared})")
     con.execute("ALTER TABLE scores ADD COLUMN IF NOT EXISTS details VARCHAR")
     telemetry_infos.create(con)
+    telemetry_archive.create(con)
     con.execute("CREATE TABLE IF NOT EXISTS drained (segment BIGINT, byte BIGINT)")
     return con
 

@@ -63,6 +63,12 @@ class TextIndex:
             self._con.execute("ROLLBACK")
             raise
 
+    def forget(self, traces: Sequence[str]) -> None:
+        """Let the words of these traces lead nowhere; they stay in the file until it is made anew."""
+        self._con.execute(
+            "UPDATE entries SET trace_id = '' WHERE trace_id IN (SELECT value FROM json_each(?))", (orjson.dumps(list(traces)).decode(),)
+        )
+
     def search(self, project: str, query: str) -> list[str]:
         """Trace ids, newest first, at most TEXT_MATCHES spans deep, whose texts have all words of the query.
 

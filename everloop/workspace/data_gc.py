@@ -50,7 +50,7 @@ async def live_objects(ws: Workspace, who: Principal) -> set[str]:
     """Digests of all that something in the project refers to. An admin's alone."""
     who.need(Role.admin, "list what is referred to")
     live, trees = await ws.records.read(who, _in_records)
-    live |= await ws.telemetry.query(lambda con: _in_telemetry(con, who.project))
+    live |= await ws.telemetry.query(lambda con: _in_telemetry(con, who.project), who.project)
     return live | await asyncio.to_thread(_in_trees, ws, who.project, trees)
 
 

@@ -17,7 +17,7 @@ from everloop.core.limits import DECLARATIONS
 from everloop.core.principal import Principal, Role
 from everloop.core.refs import Ref, check_name
 from everloop.evaluate.rules import parse
-from everloop.store import audit
+from everloop.store import audit, project_settings, telemetry_retention
 from everloop.store.records import Tx
 from everloop.store.schema import endpoints, monitors, pipelines, schedules
 from everloop.work import queue
@@ -25,12 +25,13 @@ from everloop.work.schedule import next_at
 from everloop.workspace import endpoints as endpoint_rooms
 from everloop.workspace import monitors as monitor_rooms
 from everloop.workspace import pipelines as pipeline_rooms
+from everloop.workspace import retention as retention_rooms
 
 if TYPE_CHECKING:
     from everloop.workspace.workspace import Workspace
 
 ASSETS = ("code", "prompt", "policy", "suite")
-ORDER = (*ASSETS, "pipeline", "schedule", "endpoint", "gate", "monitor")
+ORDER = (*ASSETS, "pipeline", "schedule", "endpoint", "gate", "monitor", "retention")
 """What may be declared, in the order in which it is written: each rests only on those before it."""
 CHAT = "everloop.build.release:chat"
 """The step that makes a chat release; its params say which prompt, and what fills it."""
@@ -128,6 +129,9 @@ class Declare:
         elif what == "endpoint":
             kind = str(spec.pop("kind", None) or "predict")
             return {"kind": kind, **endpoint_rooms.full_spec(name, kind, spec)}
+        elif what == "retention":
+            who.need(Role.admin, "change how long traces are kept")
+            return telemetry_retention.checked(name, spec).to_json()
         elif what == "monitor":
             from everloop.loop.watch import full_spec
 
@@ -209,6 +213,12 @@ def _monitor(tx: Tx, item: dict[str, Any]) -> dict[str, Any]:
     return _kept(item, held, full, lambda: monitor_rooms.put(tx, item["name"], spec["endpoint"], spec["spec"], spec["enabled"]))
 
 
+def _retention(tx: Tx, item: dict[str, Any]) -> dict[str, Any]:
+    before = next((one for one in project_settings.get(tx, retention_rooms.SETTING) or [] if one["name"] == item["name"]), None)
+    rule = telemetry_retention.checked(item["name"], item["spec"])
+    return _kept(item, before, rule.to_json(), lambda: retention_rooms.keep(tx, rule))
+
+
 _WRITE: dict[str, Callable[[Tx, dict[str, Any]], dict[str, Any]]] = {
     **dict.fromkeys(ASSETS, _asset),
     "pipeline": _pipeline,
@@ -216,6 +226,7 @@ _WRITE: dict[str, Callable[[Tx, dict[str, Any]], dict[str, Any]]] = {
     "endpoint": _endpoint,
     "gate": _gate,
     "monitor": _monitor,
+    "retention": _retention,
 }
 
 

@@ -40,7 +40,7 @@ class Reports:
         if not 1 <= limit <= BREAKDOWN_ROWS:
             raise BadInput(f"A breakdown has 1 to {BREAKDOWN_ROWS} rows, not {limit}.")
         wanted = Filter(endpoint=endpoint, release=release, since=since, until=until)
-        rows = await self.ws.telemetry.query(lambda con: reports.breakdown(con, who.project, by, wanted, limit))
+        rows = await self.ws.telemetry.query(lambda con: reports.breakdown(con, who.project, by, wanted, limit), who.project, since, until)
         return [{**row, "thumbs_up": share(row["up"], row["up"] + row["down"])} for row in rows]
 
     async def guardrails(
@@ -49,7 +49,7 @@ class Reports:
         """How often each guardrail judged, and failed what it judged: {"name", "endpoint", "judged", "failed"}."""
         who.need(Role.viewer)
         wanted = Filter(endpoint=endpoint, since=since, until=until)
-        return await self.ws.telemetry.query(lambda con: reports.guardrails(con, who.project, wanted))
+        return await self.ws.telemetry.query(lambda con: reports.guardrails(con, who.project, wanted), who.project, since, until)
 
     async def sessions(
         self,
@@ -67,7 +67,7 @@ class Reports:
         if not 1 <= limit <= PAGE_ROWS_MAX:
             raise BadInput(f"A page has 1 to {PAGE_ROWS_MAX} rows, not {limit}.")
         wanted = Filter(endpoint=endpoint, user=user, since=since, until=until)
-        return await self.ws.telemetry.query(lambda con: reports.sessions(con, who.project, wanted, limit, cursor))
+        return await self.ws.telemetry.query(lambda con: reports.sessions(con, who.project, wanted, limit, cursor), who.project, since, until)
 
 
 def share(some: int, n: int) -> dict[str, Any] | None:

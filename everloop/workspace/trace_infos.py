@@ -91,13 +91,13 @@ class TraceInfos:
     async def many(self, who: Principal, ids: Iterable[str], experiments: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """What is known of several traces; those that are not there (or in other experiments) are left out."""
         keys = [key_of(one) for one in ids]
-        found = await self._read(who, lambda con: searches.by_id(con, who.project, keys))
+        found = await self._read(who, lambda con: searches.by_id(con, who.project, keys), keys)
         return [one for one in found if experiments is None or one["experiment"] in experiments]
 
     async def spans(self, who: Principal, ids: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
         """The spans of traces, by the id that each has here, root first."""
         keys = [key_of(one) for one in ids]
-        return await self._read(who, lambda con: searches.spans_of(con, who.project, keys))
+        return await self._read(who, lambda con: searches.spans_of(con, who.project, keys), keys)
 
     async def whole(self, who: Principal, id: str, expected: int = 0) -> list[dict[str, Any]] | None:
         """A trace's spans once there are `expected` of them; None if some are still missing after WAIT_SECONDS."""
@@ -275,10 +275,10 @@ class TraceInfos:
         if found["deleted_at"]:
             raise BadInput(f"The experiment {experiment} must be in the 'active' state. Current state is deleted.")
 
-    async def _read(self, who: Principal, work: Any) -> Any:
+    async def _read(self, who: Principal, work: Any, traces: Sequence[str] | None = None) -> Any:
         who.need(Role.viewer)
         await self.ws.telemetry.flush()
-        return await self.ws.telemetry.query(work)
+        return await self.ws.telemetry.query(work, who.project, traces=traces)
 
 
 def _missing(id: str) -> NotFound:

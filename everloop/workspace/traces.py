@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from everloop.core.errors import BadInput, NotFound, TooLarge
-from everloop.core.limits import PAGE_ROWS, PAGE_ROWS_MAX, PREDICTIONS_MAX, SCORES_BATCH, SERIES_BUCKETS
+from everloop.core.limits import ARCHIVE_PARTS, PAGE_ROWS, PAGE_ROWS_MAX, PREDICTIONS_MAX, SCORES_BATCH, SERIES_BUCKETS
 from everloop.core.principal import Principal, Role
 from everloop.core.types import Span
 from everloop.store import telemetry_queries as queries
-from everloop.store.frames import TRACE_ID
+from everloop.store.frames import TRACE_ID, trace_of
 
 if TYPE_CHECKING:
+    from everloop.store.telemetry_archive import Part
     from everloop.workspace.workspace import Workspace
 
 
@@ -58,26 +60,47 @@ class Traces:
         limit: int = PAGE_ROWS,
         cursor: str | None = None,
     ) -> dict[str, Any]:
-        """Traces, newest first. `text` searches inputs and outputs: all words must occur, "quoted words" as a phrase."""
+        """Traces, newest first. `text` searches inputs and outputs: all words must occur, "quoted words" as a phrase.
+
+        Archived traces are listed like others, where the range of time reaches them.
+        """
         who.need(Role.viewer)
         if not 1 <= limit <= PAGE_ROWS_MAX:
             raise BadInput(f"A page has 1 to {PAGE_ROWS_MAX} rows, not {limit}.")
         telemetry = self.ws.telemetry
+        found = await asyncio.to_thread(telemetry.search, who.project, text) if text.strip() else None
+        wanted = queries.Filter(endpoint, release, status, user, session, since, until, found)
 
         def work(con: Any) -> dict[str, Any]:
-            found = telemetry.search(who.project, text) if text.strip() else None
-            wanted = queries.Filter(endpoint, release, status, user, session, since, until, found)
             return queries.list_traces(con, who.project, wanted, limit, cursor)
 
-        return await telemetry.query(work)
+        page = await telemetry.query(work)
+        parts = await self._archived(who, since, until, found)
+        taken = 0
+        while taken < len(parts):  # parts are read, the newest first, until none could have a newer trace than the page's last
+            if page["next"] and parts[taken].until_ns < page["items"][-1]["at"] * queries.NS:
+                break
+            taken = max(ARCHIVE_PARTS, taken * 2)
+            page = await telemetry.query(work, parts=parts[:taken])
+        return page
+
+    async def _archived(self, who: Principal, since: float | None, until: float | None, found: Sequence[str] | None) -> Sequence[Part]:
+        """The parts of the archive that a list may reach, those that end last first."""
+        archive = self.ws.telemetry.archive
+        if archive is None or not (parts := archive.parts(who.project, since, until)):
+            return []
+        if found is not None:
+            held = await self.ws.telemetry.query(lambda con: archive.holding(con, who.project, found))
+            parts = [part for part in parts if part in held]
+        return sorted(parts, key=lambda part: part.until_ns, reverse=True)
 
     async def get(self, who: Principal, trace_id: str) -> dict[str, Any]:
         """A whole trace: {"trace_id", "spans", "predictions", "scores", "about"}. NotFound if the project has none such."""
         who.need(Role.viewer)
-        found = await self.ws.telemetry.query(lambda con: queries.get_trace(con, who.project, trace_id))
+        found = await self.ws.telemetry.query(lambda con: queries.get_trace(con, who.project, trace_id), who.project, traces=[trace_id])
         if found is None:  # perhaps written a moment ago
             await self.ws.telemetry.flush()
-            found = await self.ws.telemetry.query(lambda con: queries.get_trace(con, who.project, trace_id))
+            found = await self.ws.telemetry.query(lambda con: queries.get_trace(con, who.project, trace_id), who.project, traces=[trace_id])
         if found is None:
             raise NotFound(f"The project {who.project!r} has no trace {trace_id!r}.", "List them with: everloop traces list")
         return found
@@ -135,18 +158,20 @@ class Traces:
         """All scores of a trace (with those of its predictions) or of one prediction, oldest first."""
         who.need(Role.viewer)
         if TRACE_ID.fullmatch(subject):
-            return await self.ws.telemetry.query(lambda con: queries.scores_of(con, who.project, [subject]).get(subject, []))
-        return await self.ws.telemetry.query(lambda con: queries.scores(con, who.project, subject))
+            return await self.ws.telemetry.query(
+                lambda con: queries.scores_of(con, who.project, [subject]).get(subject, []), who.project, traces=[subject]
+            )
+        return await self.ws.telemetry.query(lambda con: queries.scores(con, who.project, subject), who.project, traces=[trace_of(subject) or ""])
 
     async def stats(self, who: Principal, since: float, until: float, bucket_s: float, endpoint: str | None = None) -> list[dict[str, Any]]:
         """Per bucket with traces: {"at", "count", "errors", "p50_ms", "p95_ms", "cost", "tokens"}; times in epoch seconds, cost in US dollars."""
         who.need(Role.viewer)
-        return await self.ws.telemetry.query(lambda con: queries.stats(con, who.project, since, until, bucket_s, endpoint))
+        return await self.ws.telemetry.query(lambda con: queries.stats(con, who.project, since, until, bucket_s, endpoint), who.project, since, until)
 
     async def extent(self, who: Principal, endpoint: str | None = None) -> tuple[float, float] | None:
         """When the first and the last trace of an endpoint (None: of the project) began, in epoch seconds; None where there is none."""
         who.need(Role.viewer)
-        return await self.ws.telemetry.query(lambda con: queries.extent(con, who.project, endpoint))
+        return await self.ws.telemetry.query(lambda con: queries.extent(con, who.project, endpoint), who.project)
 
     async def series(
         self, who: Principal, since: float | None = None, until: float | None = None, endpoint: str | None = None, buckets: int = SERIES_BUCKETS
@@ -167,7 +192,7 @@ class Traces:
             whole = queries.stats(con, who.project, first, max(last, first), max(last - first, 1.0) * 2, endpoint)
             return {"items": items, "bucket_s": length, "since": start, "until": last, "whole": whole[0] if whole else None}
 
-        return await self.ws.telemetry.query(work)
+        return await self.ws.telemetry.query(work, who.project, since, until)
 
     async def histogram(
         self, who: Principal, edges_ms: Sequence[float], *, endpoint: str | None = None, since: float | None = None, until: float | None = None
@@ -177,7 +202,7 @@ class Traces:
         if not 1 <= len(edges_ms) <= 100:
             raise BadInput("Give 1 to 100 edges in milliseconds.")
         wanted = queries.Filter(endpoint=endpoint, since=since, until=until)
-        counts = await self.ws.telemetry.query(lambda con: queries.histogram(con, who.project, wanted, edges_ms))
+        counts = await self.ws.telemetry.query(lambda con: queries.histogram(con, who.project, wanted, edges_ms), who.project, since, until)
         return {"edges_ms": sorted(edges_ms), "counts": counts}
 
     async def predictions(
@@ -186,7 +211,9 @@ class Traces:
         """An endpoint's predictions by time, oldest first: {"prediction_id", "at", "release", "features", "outputs", "label"}."""
         who.need(Role.viewer)
         await self.ws.telemetry.flush()
-        return await self.ws.telemetry.query(lambda con: queries.predictions(con, who.project, endpoint, since, until, release, limit))
+        return await self.ws.telemetry.query(
+            lambda con: queries.predictions(con, who.project, endpoint, since, until, release, limit), who.project, since, until
+        )
 
     async def calls(
         self, who: Principal, endpoint: str, since: float, until: float, *, limit: int = PREDICTIONS_MAX, texts: bool = False
@@ -194,9 +221,11 @@ class Traces:
         """An endpoint's calls, newest first, as monitors look at them (see telemetry_queries.calls)."""
         who.need(Role.viewer)
         await self.ws.telemetry.flush()
-        return await self.ws.telemetry.query(lambda con: queries.calls(con, who.project, endpoint, since, until, limit, texts))
+        return await self.ws.telemetry.query(
+            lambda con: queries.calls(con, who.project, endpoint, since, until, limit, texts), who.project, since, until
+        )
 
     async def count_by_release(self, who: Principal, releases: Sequence[str]) -> tuple[dict[str, int], dict[str, int]]:
         """How many traces each release answered, and how many rows it predicted."""
         who.need(Role.viewer)
-        return await self.ws.telemetry.query(lambda con: queries.count_by_release(con, who.project, releases))
+        return await self.ws.telemetry.query(lambda con: queries.count_by_release(con, who.project, releases), who.project)

@@ -47,12 +47,13 @@ if TYPE_CHECKING:
     from everloop.workspace.redaction import Redaction
     from everloop.workspace.registry import Registry
     from everloop.workspace.reports import Reports
+    from everloop.workspace.retention import Retention
     from everloop.workspace.runs import Runs
     from everloop.workspace.trace_infos import TraceInfos
     from everloop.workspace.traces import Traces
     from everloop.workspace.webhooks import Webhooks
 
-STARTED = ("identity", "redaction", "endpoints", "pipelines", "monitors", "webhooks")
+STARTED = ("identity", "redaction", "endpoints", "pipelines", "monitors", "webhooks", "retention")
 """Facades with something to start or stop (`on_start`, `on_stop`), in order."""
 KEPT_AT_RESET = ("server.lock", "server.log", "secret")
 
@@ -193,8 +194,10 @@ class Workspace:
     def telemetry(self) -> Telemetry:
         """Spans, predictions and their scores."""
         from everloop.store.telemetry import Telemetry
+        from everloop.store.telemetry_archive import Archive
 
-        return Telemetry(self.home, clock=self.clock, fsync=self.settings.fsync, price=cost)
+        archive = Archive(lambda: self.objects.place, self.objects.key, self.home / "archive-cache")
+        return Telemetry(self.home, clock=self.clock, fsync=self.settings.fsync, price=cost, archive=archive)
 
     @cached_property
     def identity(self) -> Identity:
@@ -258,6 +261,13 @@ class Workspace:
         from everloop.workspace.traces import Traces
 
         return Traces(self)
+
+    @cached_property
+    def retention(self) -> Retention:
+        """How long traces are kept, and where."""
+        from everloop.workspace.retention import Retention
+
+        return Retention(self)
 
     @cached_property
     def redaction(self) -> Redaction:
