@@ -9,7 +9,7 @@ from everloop.cli import screen
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    redaction = typer.Typer(help="What traces lose before they are written: personal data, secrets, features.", no_args_is_help=True)
+    redaction = typer.Typer(help="What traces lose before they are written.", no_args_is_help=True)
 
     @redaction.command("set")
     def set_policy(

@@ -11,7 +11,7 @@ from everloop.cli import screen
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    retention = typer.Typer(help="How long traces are kept: what is older goes to the archive, or is deleted.", no_args_is_help=True)
+    retention = typer.Typer(help="How long traces are kept, and where.", no_args_is_help=True)
 
     @retention.command("set")
     def set_rule(

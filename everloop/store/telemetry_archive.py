@@ -31,7 +31,7 @@ NS = 1_000_000_000
 OWN = ("archive_parts", "archive_traces")
 _TIMES = {"start_ns": 1, "at_ms": 1_000_000, "at": NS}
 """Columns that say when, and how many nanoseconds one of their units has."""
-_KEYS = {"spans": ("trace_id", "span_id"), "predictions": ("prediction_id",)}
+_KEYS = {"spans": ("trace_id", "span_id"), "traces": ("trace_id",), "predictions": ("prediction_id",)}
 """What makes a row of a table the same as one that is archived already."""
 
 
