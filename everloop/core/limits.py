@@ -6,6 +6,12 @@ BODY_BYTES = 64 * 1024 * 1024
 """Largest request body outside uploads."""
 UPLOAD_BYTES = 16 * 1024 * 1024 * 1024
 """Largest object put in one request."""
+UPLOAD_PARTS = 10_000
+"""Parts of one upload in parts."""
+UPLOADS_OPEN = 1_000
+"""Uploads in parts of a project that are under way at once."""
+UPLOADS_SECONDS = 86_400.0
+"""An upload in parts that is not complete after this long is given up."""
 PAGE_ROWS = 100
 """Rows a list answers when not told."""
 PAGE_ROWS_MAX = 1000

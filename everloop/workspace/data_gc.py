@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from everloop.assets import uploads
 from everloop.core.errors import BadInput
 from everloop.core.limits import OBJECT_GRACE_MIN_SECONDS, OBJECT_GRACE_SECONDS, VERIFY_SHOWN
 from everloop.core.principal import Principal, Role
@@ -37,6 +38,8 @@ async def collect(ws: Workspace, who: Principal, *, grace: float = OBJECT_GRACE_
     who.need(Role.admin, "collect garbage")
     if grace < OBJECT_GRACE_MIN_SECONDS:
         raise BadInput(f"A grace of {grace:g} s is too short.", f"Give at least {OBJECT_GRACE_MIN_SECONDS:g}: uploads under way need it.")
+    if not dry_run:
+        await ws.records.write(who, uploads.forget_old)
     before = time.time() - grace
     live = await live_objects(ws, who)
     done = await asyncio.to_thread(sweep.sweep, ws.objects, who.project, live, before, dry_run)

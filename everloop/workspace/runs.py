@@ -255,6 +255,11 @@ class Runs:
         digest, size = await asyncio.to_thread(self.ws.objects.put, who.project, data)
         return await self.ws.records.write(who, lambda tx: runs.put_artifact(tx, id, path, digest, size))
 
+    async def name_artifact(self, who: Principal, owner: str, path: str, digest: str, size: int, owned: bool = True) -> dict[str, Any]:
+        """Name an object that is stored already as a file of a run, or (`owned` False) of another folder (see `put_in_folder`)."""
+        who.need(Role.editor, "store a file")
+        return await self.ws.records.write(who, lambda tx: runs.put_artifact(tx, owner, path, digest, size, owned=owned))
+
     async def artifact_file(self, who: Principal, id: str, path: str) -> tuple[dict[str, Any], Path]:
         """One file of a run, and where its bytes lie on this machine (to be read, never changed); NotFound if the run has none such."""
         found = await self.ws.records.read(who.need(Role.viewer), lambda tx: runs.artifact(tx, id, path))

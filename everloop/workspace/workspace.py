@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from everloop.workspace.runs import Runs
     from everloop.workspace.trace_infos import TraceInfos
     from everloop.workspace.traces import Traces
+    from everloop.workspace.uploads import Uploads
     from everloop.workspace.webhooks import Webhooks
 
 STARTED = ("identity", "redaction", "endpoints", "pipelines", "monitors", "webhooks", "retention")
@@ -331,6 +332,13 @@ class Workspace:
         from everloop.workspace.overview import Overview
 
         return Overview(self)
+
+    @cached_property
+    def uploads(self) -> Uploads:
+        """Uploads in parts that are under way."""
+        from everloop.workspace.uploads import Uploads
+
+        return Uploads(self)
 
     @cached_property
     def webhooks(self) -> Webhooks:

@@ -279,7 +279,7 @@ def test_small_uploads_prompt_runs_and_what_is_not_supported(mlflow: Mlflow, run
         assert mlflow.http.post(where, params=params).json()["message"].startswith(f"Request must specify {words}.")
     assert mlflow.http.post(where, params={"run_uuid": run, "path": "t.txt"}, content=b"hello").status_code == 200
     assert mlflow.http.get("/get-artifact", params={"run_uuid": run, "path": "t.txt"}).text == "hello"
-    status, answer = mlflow.ask("POST", f"/api/2.0/mlflow-artifacts/mpu/create/0/{run}/artifacts/big", {"path": "big", "num_parts": 2})
+    status, answer = mlflow.ask("GET", f"/api/2.0/mlflow-artifacts/presigned/0/{run}/artifacts/t.txt")
     assert (status, answer["error_code"]) == (501, "NOT_IMPLEMENTED")
     lab = "/ajax-api/2.0/mlflow/runs/create-promptlab-run"
     assert mlflow.ask("POST", lab, {"experiment_id": "0"})[1]["message"] == "CreatePromptlabRun request must specify prompt_template."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -91,6 +92,42 @@ def test_a_torch_model_is_logged_registered_and_loaded(mlflow: Any, ours: Client
     asset = ours.assets.get("model:net@1")
     assert asset["manifest"]["mlflow"]["model"] == info.model_id
     assert run.info.run_id in str(ours.why("model:net@1"))
+
+
+def test_lightning_trains_under_torch_autolog(mlflow: Any, ours: Client, tmp_path: Path) -> None:
+    lightning = pytest.importorskip("lightning", reason="mlflow.pytorch.autolog works with lightning alone, which is not installed")
+    import torch
+
+    class Net(lightning.LightningModule):  # type: ignore[name-defined, misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(5, 1)
+
+        def forward(self, rows: Any) -> Any:
+            return self.layer(rows)
+
+        def training_step(self, batch: Any, _: int) -> Any:
+            loss = torch.nn.functional.mse_loss(self(batch[0])[:, 0], batch[1])
+            self.log("train_loss", loss, on_epoch=True)
+            return loss
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.Adam(self.parameters(), lr=0.05)
+
+    features, labels = (torch.as_tensor(part, dtype=torch.float32) for part in table())
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(features, labels), batch_size=30)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": True, "accelerator": "cpu"}
+    mlflow.pytorch.autolog(checkpoint=True, checkpoint_save_best_only=False)
+    with mlflow.start_run() as run:
+        net = Net()
+        lightning.Trainer(max_epochs=3, default_root_dir=str(tmp_path), **quiet).fit(net, loader)
+    found = ours.runs.get(run.info.run_id)
+    assert (found["status"], found["params"]["optimizer_name"], found["params"]["lr"]) == ("finished", "Adam", "0.05")
+    assert len(ours.runs.history(run.info.run_id, "train_loss_epoch")) == 3
+    there = files(ours, run.info.run_id)
+    assert "model_summary.txt" in there and any(path.startswith("checkpoints/") for path in there), there
+    model = mlflow.search_logged_models(filter_string=f"source_run_id = '{run.info.run_id}'", output_format="list")[0]
+    assert torch.equal(mlflow.pytorch.load_model(model.model_uri)(features), net(features))
 
 
 def test_files_of_every_sort_and_nested_runs_and_data(mlflow: Any, ours: Client) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from everloop.core.errors import EverloopError
+from everloop.core.settings import is_loopback
 from everloop.protocols.mlflow import (
     artifacts,
     evaluation,
@@ -24,6 +25,7 @@ from everloop.protocols.mlflow import (
     registry,
     traces,
     tracking,
+    uploads,
     webhooks,
     wire,
 )
@@ -31,6 +33,8 @@ from everloop.protocols.mlflow import (
 MODULES = (experiments, tracking, histories, inputs, models, registry, artifacts, pages, traces, evaluation, webhooks)
 TABLE = [route for module in MODULES for route in module.ROUTES]
 PREFIXES = [f"{prefix}/{number}" for prefix in ("/api", "/ajax-api") for number in ("2.0", "3.0")]
+PART = "/api/2.0/mlflow-artifacts/mpu-part"
+"""Where parts of an upload are put."""
 SEARCHES = ("search", "search-datasets", "get-latest-versions", "calculate-filter-correlation", "metrics", "batchGetInfos")
 """Last parts of POSTs that only read."""
 
@@ -49,7 +53,8 @@ def _rights() -> dict[str, list[str]]:
     editor += [f"{method} {at}/{files}/{{path:path}}" for at in PREFIXES for method in ("PUT", "DELETE")]
     editor += [f"POST {at}/mlflow-artifacts/mpu/{{path:path}}" for at in PREFIXES]
     editor += [f"POST {at}/mlflow/upload-artifact" for at in PREFIXES]
-    return {"any": [f"GET {at}/mlflow/server-info" for at in PREFIXES if at.endswith("3.0")], "viewer": viewer, "call": call, "editor": editor}
+    anybody = [f"GET {at}/mlflow/server-info" for at in PREFIXES if at.endswith("3.0")]
+    return {"public": [f"PUT {PART}"], "any": anybody, "viewer": viewer, "call": call, "editor": editor}  # a part's address carries its own proof
 
 
 def _shape(error: EverloopError) -> dict[str, Any]:
@@ -72,8 +77,14 @@ def mount(app: Any, ws: Any) -> None:
     async def files(request: Any) -> Any:
         return await artifacts.answer(request, ws)
 
+    async def parts(request: Any) -> Any:
+        return await uploads.answer(request, ws)
+
+    async def part(request: Any) -> Any:
+        return await uploads.put_part(request, ws)
+
     async def info(request: Any) -> Any:
-        return wire.reply(SERVER_INFO)
+        return wire.reply({**SERVER_INFO, "multipart_uploads_enabled": bool(ws.settings.public_url) or is_loopback(ws.settings.host)})
 
     async def run_file(request: Any) -> Any:
         return await pages.run_file(request, ws)
@@ -84,6 +95,7 @@ def mount(app: Any, ws: Any) -> None:
     async def upload(request: Any) -> Any:
         return await pages.upload(request, ws)
 
+    app.add_route(PART, part, methods=["PUT"])
     app.add_route("/get-artifact", run_file, methods=["GET"])
     app.add_route("/model-versions/get-artifact", version_file, methods=["GET"])
     for prefix in ("/api", "/ajax-api"):
@@ -91,7 +103,7 @@ def mount(app: Any, ws: Any) -> None:
         for number in ("2.0", "3.0"):
             app.add_route(f"{prefix}/{number}/mlflow-artifacts/artifacts", files, methods=["GET"])
             app.add_route(f"{prefix}/{number}/mlflow-artifacts/artifacts/{{path:path}}", files, methods=["GET", "PUT", "DELETE"])
-            app.add_route(f"{prefix}/{number}/mlflow-artifacts/mpu/{{path:path}}", artifacts.unsupported, methods=["POST"])
+            app.add_route(f"{prefix}/{number}/mlflow-artifacts/mpu/{{path:path}}", parts, methods=["POST"])
             app.add_route(f"{prefix}/{number}/mlflow-artifacts/presigned/{{path:path}}", artifacts.unsupported, methods=["GET"])
             app.add_route(f"{prefix}/{number}/mlflow/upload-artifact", upload, methods=["POST"])
             app.add_route(f"{prefix}/{number}/mlflow/{{path:path}}", api, methods=methods)
@@ -106,7 +118,6 @@ SERVER_INFO: dict[str, Any] = {
     "store_type": "SqlStore",
     "workspaces_enabled": False,
     "trace_archival_enabled": False,
-    "multipart_uploads_enabled": False,
     "multipart_downloads_enabled": False,
     "presigned_upload_run_id_supported": False,
     "presigned_upload_model_id_supported": False,

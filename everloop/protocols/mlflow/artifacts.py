@@ -105,9 +105,8 @@ async def _trace_file(request: Request, ws: Any, who: Any, id: str) -> Response:
 
 
 async def unsupported(request: Request) -> Response:
-    """Uploads in parts and presigned addresses: MLflow's client then sends and reads the file whole, as it does with a server on a local disk."""
-    what = "download" if request.method == "GET" else "upload"
-    return reply({"error_code": "NOT_IMPLEMENTED", "message": f"Multipart {what} is not supported for the current artifact repository"}, 501)
+    """Presigned addresses to read from: MLflow's client then reads the file whole, as it does with a server on a local disk."""
+    return reply({"error_code": "NOT_IMPLEMENTED", "message": "Multipart download is not supported for the current artifact repository"}, 501)
 
 
 async def files_of(ws: Any, who: Any, sort: str, owner: str, under: str = "") -> list[dict[str, Any]]:
