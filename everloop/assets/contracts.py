@@ -13,17 +13,20 @@ All of it is optional. `required`: there and never missing; `missing`: the large
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import orjson
 
+from everloop.assets.table_parts import Stored, null_count, parts
 from everloop.assets.table_stats import kind_of
 from everloop.core.errors import BadInput
 from everloop.core.labels import label
-from everloop.core.limits import CONTRACT_SHOWN, REGEX_CHARS
+from everloop.core.limits import CONTRACT_LISTED, CONTRACT_SHOWN, REGEX_CHARS
 
 RULES = {"type", "required", "missing", "min", "max", "categories", "pattern", "unique"}
 PARTS = {"columns", "unique", "rows", "extra", "fresh", "on_violation"}
@@ -44,35 +47,40 @@ class Broken:
 def check_contract(table: Any, contract: Mapping[str, Any], now: float | None = None) -> dict[str, Any]:
     """{"ok", "total", "counts": {"column: rule": n}, "violations": [{"column", "rule", "row", "value", "why"}]}, the first 100 by row.
 
-    BadInput if the contract itself cannot be read.
+    BadInput if the contract itself cannot be read. The table goes by in parts (table_parts).
     """
-    return _report(table, broken(table, contract, now))
+    return _checked(table, contract, now, None, None).report()
 
 
 def need_contract(
-    table: Any, contract: Mapping[str, Any] | None, name: str, put: Callable[[bytes], tuple[str, int]] | None = None
+    table: Any, contract: Mapping[str, Any] | None, name: str, put: Callable[[Any], tuple[str, int]] | None = None, scratch: Path | None = None
 ) -> dict[str, Any] | None:
     """The report of a contract that holds, or that is only recorded; None without a contract.
 
     Raises BadInput where it is broken and refuses: the sentence tells the first rows, details carry the first 100, and `list` the digest of all of
-    them (JSON lines), kept by `put`. In a report that is recorded, `list` is there as well.
+    them (JSON lines; the first CONTRACT_LISTED), kept by `put`, which is handed an open file. In a report that is recorded, `list` is there as
+    well. `scratch` is a folder for what does not fit into memory.
     """
     if not contract:
         return None
-    found = broken(table, contract)
-    report = _report(table, found)
-    if report["ok"]:
-        return report
-    if put is not None:
-        digest, size = put(b"".join(_lines(table, found)))
-        report["list"] = {"path": "violations.jsonl", "digest": digest, "size": size}
+    with tempfile.SpooledTemporaryFile(8 * 1024 * 1024, dir=scratch) as lines:
+        seen = _checked(table, contract, None, lines if put is not None else None, scratch)
+        report = seen.report()
+        if report["ok"]:
+            return report
+        if put is not None:
+            lines.seek(0)
+            digest, size = put(lines)
+            report["list"] = {"path": "violations.jsonl", "digest": digest, "size": size}
+            if report["total"] > CONTRACT_LISTED:
+                report["list"]["listed"] = seen.listed
     report["violations"] = [{**v, "value": str(v["value"]) if v["value"] is not None else None} for v in report["violations"]]
     if contract.get("on_violation") == "record":
         return report
-    lines = [f"row {v['row']}: {v['why']}" if v["row"] else v["why"] for v in report["violations"][:5]]
-    more = f"; and {report['total'] - len(lines):,} more" if report["total"] > len(lines) else ""
+    told = [f"row {v['row']}: {v['why']}" if v["row"] else v["why"] for v in report["violations"][:5]]
+    more = f"; and {report['total'] - len(told):,} more" if report["total"] > len(told) else ""
     raise BadInput(
-        f"{name} breaks its data contract in {report['total']:,} places: {'; '.join(lines)}{more}.",
+        f"{name} breaks its data contract in {report['total']:,} places: {'; '.join(told)}{more}.",
         "Fix the rows, or change the contract if it is wrong. Nothing was loaded.",
         counts=report["counts"],
         violations=report["violations"],
@@ -80,77 +88,175 @@ def need_contract(
     )
 
 
-def broken(table: Any, contract: Mapping[str, Any], now: float | None = None) -> list[Broken]:
+class _Seen:
+    """Violations as they are found: each rule's are counted, the first are kept, and all (up to CONTRACT_LISTED) written to `lines`."""
+
+    def __init__(self, lines: Any) -> None:
+        self._lines = lines
+        self._counts: dict[str, int] = {}
+        self._shown: dict[str, list[dict[str, Any]]] = {}
+        self.listed = 0
+
+    def add(self, b: Broken, values: Any = None, start: int = 0) -> None:
+        """A rule broken in rows of a part that begins at row `start` and has these `values` in the rule's column."""
+        key = f"{b.column}: {b.rule}" if b.column else b.rule
+        self._counts[key] = self._counts.get(key, 0) + max(1, len(b.rows))
+        shown = self._shown.setdefault(key, [])
+        for row in b.rows or [None]:
+            if len(shown) >= CONTRACT_SHOWN and (self._lines is None or self.listed >= CONTRACT_LISTED):
+                return
+            value = values[row].as_py() if row is not None and values is not None else None
+            one = {"column": b.column, "rule": b.rule, "row": None if row is None else start + row + 1, "value": value, "why": b.why}
+            if len(shown) < CONTRACT_SHOWN:
+                shown.append(one)
+            if self._lines is not None and self.listed < CONTRACT_LISTED:
+                self._lines.write(orjson.dumps(one, default=str, option=orjson.OPT_APPEND_NEWLINE))
+                self.listed += 1
+
+    def report(self) -> dict[str, Any]:
+        """{"ok", "total", "counts", "violations"}, the first of them by row."""
+        shown = sorted((v for kept in self._shown.values() for v in kept), key=lambda v: (v["row"] or 0, v["column"]))
+        return {"ok": not self._counts, "total": sum(self._counts.values()), "counts": dict(self._counts), "violations": shown[:CONTRACT_SHOWN]}
+
+
+def _checked(table: Any, contract: Mapping[str, Any], now: float | None, lines: Any, scratch: Path | None) -> _Seen:
     """Every rule that does not hold, with all its rows. BadInput if the contract cannot be read."""
     columns = contract.get("columns") or {}
     if not isinstance(columns, Mapping) or set(contract) - PARTS or not set(contract) & (PARTS - {"on_violation"}):
         raise BadInput("The data contract cannot be read.", _EXAMPLE)
     if contract.get("on_violation", "refuse") not in ACTIONS:
         raise BadInput(f"on_violation is {contract['on_violation']!r}.", "It is refuse or record.")
-    found: list[Broken] = []
+    seen = _Seen(lines)
+    by_row: dict[str, Mapping[str, Any]] = {}
     for name, rules in columns.items():
         if not isinstance(rules, Mapping) or set(rules) - RULES:
             wrong = ", ".join(sorted(set(rules) - RULES)) if isinstance(rules, Mapping) else repr(rules)
             raise BadInput(f"The contract of column {name!r} has unknown rules: {wrong}.", f"Rules: {', '.join(sorted(RULES))}.")
-        found += _column(table, name, rules)
-    return found + _whole(table, contract, columns, time.time() if now is None else now)
+        wrong_column = _of_column(table, name, rules)
+        if wrong_column is not None:
+            seen.add(wrong_column)
+        elif name in table.column_names:
+            by_row[name] = rules
+    start = 0
+    for part in parts(table, list(by_row)) if by_row else ():
+        for name, rules in by_row.items():
+            values = part.column(name)
+            for b in _by_row(table, name, values, rules):
+                seen.add(b, values, start)
+        start += part.num_rows
+    unique = [([name], "unique") for name, rules in by_row.items() if rules.get("unique")]
+    _whole(table, contract, columns, time.time() if now is None else now, seen, unique)
+    for names, rule in unique:
+        _repeats(table, names, rule, seen, scratch)
+    return seen
 
 
-def _report(table: Any, found: Sequence[Broken]) -> dict[str, Any]:
-    counts = {f"{b.column}: {b.rule}" if b.column else b.rule: max(1, len(b.rows)) for b in found}
-    shown = [_violation(table, b, row) for b in found for row in (b.rows[:CONTRACT_SHOWN] or [None])]
-    shown.sort(key=lambda v: (v["row"] or 0, v["column"]))
-    return {"ok": not found, "total": sum(counts.values()), "counts": counts, "violations": shown[:CONTRACT_SHOWN]}
+def _of_column(table: Any, name: str, rules: Mapping[str, Any]) -> Broken | None:
+    """What is wrong with a column as a whole: it is not there, or is of another type; then its values are not looked at."""
+    if name not in table.column_names:
+        return Broken(name, "required", [], f"column {name!r} is missing") if rules.get("required") else None
+    kind = kind_of(table.schema.field(name).type)
+    asked = rules.get("type")
+    if asked and asked != kind and (asked, kind) != ("number", "integer") and null_count(table, name) < table.num_rows:
+        return Broken(name, "type", [], f"column {name!r} is {kind}; it must be {asked}")
+    return None
 
 
-def _lines(table: Any, found: Sequence[Broken]) -> Iterator[bytes]:
-    for b in found:
-        for row in b.rows or [None]:
-            yield orjson.dumps(_violation(table, b, row), default=str, option=orjson.OPT_APPEND_NEWLINE)
+def _by_row(table: Any, name: str, values: Any, rules: Mapping[str, Any]) -> Iterator[Broken]:
+    """Rules about single values, of one part of a column; rows count from the part's beginning."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind = kind_of(values.type)
+
+    def broken(rule: str, mask: Any, why: str) -> Iterator[Broken]:
+        rows = pc.indices_nonzero(pc.fill_null(mask, False)).to_pylist()
+        if rows:
+            yield Broken(name, rule, rows, why)
+
+    if rules.get("required"):
+        yield from broken("required", pc.is_null(values), f"{name!r} is missing")
+    share = null_count(table, name) / max(1, table.num_rows)
+    if rules.get("missing") is not None and share > rules["missing"]:
+        yield from broken("missing", pc.is_null(values), f"{name!r} is missing in {share:.1%} of rows; at most {rules['missing']:.1%} may be")
+    for rule, compare, word in (("min", pc.less, "under"), ("max", pc.greater, "over")):
+        if rules.get(rule) is not None:
+            bound = _bound(rules[rule], rule, name, kind, values.type)
+            yield from broken(rule, compare(values, bound), f"{name!r} is {word} {rules[rule]}")
+    if rules.get("categories") is not None:
+        allowed = {label(c) for c in rules["categories"]}
+        bad = [v for v in pc.unique(values.drop_null()).to_pylist() if label(v) not in allowed]
+        if bad:
+            why = f"{name!r} is none of {', '.join(sorted(map(str, allowed)))[:100]}"
+            yield from broken("categories", pc.is_in(values, pa.array(bad, values.type)), why)
+    if rules.get("pattern") is not None:
+        yield from broken("pattern", _unlike(values, str(rules["pattern"]), name), f"{name!r} does not match {rules['pattern']}")
 
 
-def _violation(table: Any, b: Broken, row: int | None) -> dict[str, Any]:
-    value = table.column(b.column)[row].as_py() if row is not None and b.column in table.column_names else None
-    return {"column": b.column, "rule": b.rule, "row": None if row is None else row + 1, "value": value, "why": b.why}
-
-
-def _whole(table: Any, contract: Mapping[str, Any], columns: Mapping[str, Any], now: float) -> list[Broken]:
-    """Rules about the table as a whole."""
-    found: list[Broken] = []
+def _whole(
+    table: Any, contract: Mapping[str, Any], columns: Mapping[str, Any], now: float, seen: _Seen, unique: list[tuple[list[str], str]]
+) -> None:
+    """Rules about the table as a whole; groups of columns that must be unique are added to `unique`."""
     bounds = contract.get("rows") or {}
     for rule, wrong in (("min", table.num_rows < bounds.get("min", 0)), ("max", table.num_rows > bounds.get("max", table.num_rows))):
         if wrong:
-            found.append(Broken("", f"rows {rule}", [], f"it has {table.num_rows:,} rows; {rule} is {bounds[rule]:,}"))
+            seen.add(Broken("", f"rows {rule}", [], f"it has {table.num_rows:,} rows; {rule} is {bounds[rule]:,}"))
     if contract.get("extra") is False:
-        found += [Broken(n, "extra", [], f"column {n!r} is not in the contract") for n in table.column_names if n not in columns]
+        for name in table.column_names:
+            if name not in columns:
+                seen.add(Broken(name, "extra", [], f"column {name!r} is not in the contract"))
     for group in contract.get("unique") or []:
         names = [group] if isinstance(group, str) else list(group)
         gone = [n for n in names if n not in table.column_names]
-        found += [Broken(n, "unique", [], f"column {n!r} is missing") for n in gone]
-        rows = [] if gone else _repeated(table, names)
-        if rows:
-            found.append(Broken(names[0], f"unique {', '.join(names)}", rows, f"{' / '.join(names)} occurs more than once"))
+        for name in gone:
+            seen.add(Broken(name, "unique", [], f"column {name!r} is missing"))
+        if not gone:
+            unique.append((names, f"unique {', '.join(names)}"))
     fresh = contract.get("fresh")
-    return found + (_stale(table, fresh, now) if fresh else [])
+    stale = _stale(table, fresh, now) if fresh else None
+    if stale is not None:
+        seen.add(stale)
 
 
-def _stale(table: Any, fresh: Mapping[str, Any], now: float) -> list[Broken]:
+def _stale(table: Any, fresh: Mapping[str, Any], now: float) -> Broken | None:
     import pyarrow.compute as pc
 
     name, hours = str(fresh.get("column")), fresh.get("hours")
     if not isinstance(hours, int | float):
         raise BadInput("The contract's `fresh` cannot be read.", 'Write it as {"column": "when", "hours": 48}.')
-    if name not in table.column_names or kind_of(table.column(name).type) != "datetime":
-        return [Broken(name, "fresh", [], f"column {name!r} is missing or holds no times")]
-    newest = pc.max(table.column(name)).as_py()
+    if name not in table.column_names or kind_of(table.schema.field(name).type) != "datetime":
+        return Broken(name, "fresh", [], f"column {name!r} is missing or holds no times")
+    newest = max((at for part in parts(table, [name]) if (at := pc.max(part.column(name)).as_py()) is not None), default=None)
     from datetime import timezone
 
     age = None if newest is None else (now - newest.replace(tzinfo=timezone.utc).timestamp()) / 3600
     if age is not None and age <= hours:
-        return []
-    return [
-        Broken(name, "fresh", [], f"the newest {name!r} is {newest}, {'' if age is None else f'{age:,.0f} hours ago; '}at most {hours:g} are allowed")
-    ]
+        return None
+    told = "" if age is None else f"{age:,.0f} hours ago; "
+    return Broken(name, "fresh", [], f"the newest {name!r} is {newest}, {told}at most {hours:g} are allowed")
+
+
+def _repeats(table: Any, names: list[str], rule: str, seen: _Seen, scratch: Path | None) -> None:
+    """Rows whose values of some columns occur more than once, together and none missing."""
+    why = f"{' / '.join(repr(n) if rule == 'unique' else n for n in names)} occurs more than once"
+    if not isinstance(table, Stored):
+        rows = _repeated(table, names)
+        if rows:
+            seen.add(Broken(names[0], rule, rows, why), table.column(names[0]))
+        return
+    from everloop.assets.table_sketches import repeated
+
+    found = iter(repeated(table, names, scratch))
+    row = next(found, None)
+    start = 0
+    for part in table.parts(names[:1]):
+        here = []
+        while row is not None and row < start + part.num_rows:
+            here.append(row - start)
+            row = next(found, None)
+        if here:
+            seen.add(Broken(names[0], rule, here, why), part.column(names[0]), start)
+        start += part.num_rows
 
 
 def _repeated(table: Any, names: list[str]) -> list[int]:
@@ -164,44 +270,6 @@ def _repeated(table: Any, names: list[str]) -> list[int]:
     counted = chosen.group_by(names).aggregate([("__row", "count"), ("__row", "list")])
     twice = counted.filter(pc.greater(counted.column("__row_count"), 1))
     return sorted(row for rows in twice.column("__row_list").to_pylist() for row in rows)
-
-
-def _column(table: Any, name: str, rules: Mapping[str, Any]) -> list[Broken]:
-    """Rules about one column."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if name not in table.column_names:
-        return [Broken(name, "required", [], f"column {name!r} is missing")] if rules.get("required") else []
-    values = table.column(name)
-    kind = kind_of(values.type)
-    if rules.get("type") and rules["type"] != kind and (rules["type"], kind) != ("number", "integer") and values.null_count < len(values):
-        return [Broken(name, "type", [], f"column {name!r} is {kind}; it must be {rules['type']}")]
-    found: list[Broken] = []
-
-    def add(rule: str, mask: Any, why: str) -> None:
-        rows = pc.indices_nonzero(pc.fill_null(mask, False)).to_pylist()
-        if rows:
-            found.append(Broken(name, rule, rows, why))
-
-    if rules.get("required"):
-        add("required", pc.is_null(values), f"{name!r} is missing")
-    share = values.null_count / max(1, len(values))
-    if rules.get("missing") is not None and share > rules["missing"]:
-        add("missing", pc.is_null(values), f"{name!r} is missing in {share:.1%} of rows; at most {rules['missing']:.1%} may be")
-    for rule, compare, word in (("min", pc.less, "under"), ("max", pc.greater, "over")):
-        if rules.get(rule) is not None:
-            add(rule, compare(values, _bound(rules[rule], rule, name, kind, values.type)), f"{name!r} is {word} {rules[rule]}")
-    if rules.get("categories") is not None:
-        allowed = {label(c) for c in rules["categories"]}
-        bad = [v for v in pc.unique(values.drop_null()).to_pylist() if label(v) not in allowed]
-        if bad:
-            add("categories", pc.is_in(values, pa.array(bad, values.type)), f"{name!r} is none of {', '.join(sorted(map(str, allowed)))[:100]}")
-    if rules.get("pattern") is not None:
-        add("pattern", _unlike(values, str(rules["pattern"]), name), f"{name!r} does not match {rules['pattern']}")
-    if rules.get("unique") and (rows := _repeated(table, [name])):
-        found.append(Broken(name, "unique", rows, f"{name!r} occurs more than once"))
-    return found
 
 
 def _bound(given: Any, rule: str, name: str, kind: str, type_: Any) -> Any:

@@ -174,7 +174,7 @@ def to_parquet(records: Sequence[Mapping[str, Any]]) -> bytes:
     """Records as a Parquet file; what is nested is JSON text."""
     import pyarrow as pa
 
-    from everloop.assets.tables import to_parquet as write
+    from everloop.assets.table_parts import write
 
     columns: dict[str, Any] = {}
     for name in COLUMNS:

@@ -39,12 +39,12 @@ def checked(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def assign(table: Any, spec: Mapping[str, Any]) -> Any:
-    """For each row of the table the name of its split, as a numpy array. BadInput for a column that is not there, or a part that gets no row."""
+    """For each row of the table the number of its split (its place among `parts`), as a numpy array. BadInput for a column that is not there, or a part that gets no row."""
     import numpy as np
 
     names, shares = list(spec["parts"]), list(spec["parts"].values())
     rng, n = np.random.default_rng(spec["seed"]), table.num_rows
-    codes = np.zeros(n, dtype=np.int64)
+    codes = np.zeros(n, dtype=np.int8)
     if "stratify" in spec:
         classes = _numbers(table, spec["stratify"])
         for value in np.unique(classes):
@@ -68,7 +68,7 @@ def assign(table: Any, spec: Mapping[str, Any]) -> Any:
     empty = [name for i, name in enumerate(names) if not (codes == i).any()]
     if empty:
         raise BadInput(f"The split {empty[0]!r} would have no row of {n:,}.", "Give it a larger share, or split by something else.")
-    return np.array(names, dtype=object)[codes]
+    return codes
 
 
 def record(table: Any, spec: Mapping[str, Any], put: Any) -> dict[str, Any]:
@@ -79,9 +79,10 @@ def record(table: Any, spec: Mapping[str, Any], put: Any) -> dict[str, Any]:
     full = checked(spec)
     codes = assign(table, full)
     file = io.BytesIO()
-    pq.write_table(pa.table({"split": pa.array(codes, pa.string()).dictionary_encode()}), file, compression="zstd", store_schema=False)
+    named = pa.DictionaryArray.from_arrays(pa.array(codes, pa.int8()), pa.array(list(full["parts"])))
+    pq.write_table(pa.table({"split": named}), file, compression="zstd", store_schema=False)
     digest, size = put(file.getvalue())
-    return {"names": {n: int((codes == n).sum()) for n in full["parts"]}, "spec": full, "digest": digest, "size": size}
+    return {"names": {n: int((codes == i).sum()) for i, n in enumerate(full["parts"])}, "spec": full, "digest": digest, "size": size}
 
 
 def mask(data: bytes, part: str) -> Any:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
 from everloop.assets.table_dates import time_column
+from everloop.assets.table_parts import parts
 from everloop.assets.table_stats import kind_of
 from everloop.core.errors import BadInput
 from everloop.core.labels import label
@@ -15,6 +17,7 @@ from everloop.core.limits import CLASSES
 ROLES = ("target", "time", "positive", "protected", "id")
 FEW = 20
 """A numeric target with at most this many distinct whole values is taken for classes."""
+_MANY = 100_000
 YES = ("1", "true", "yes", "y", "bad", "default", "defaulted", "fraud", "churn", "churned", "positive", "pos", "+")
 """Labels that usually name the class one looks for, in this order."""
 
@@ -69,53 +72,86 @@ def infer_task(table: Any, target: str, positive: Any = None) -> dict[str, Any]:
     Text and booleans are classes; whole numbers with few distinct values too; other numbers are a quantity. BadInput where nothing
     can be learnt: no value at all, one class only, as many classes as rows, dates.
     """
-    import pyarrow.compute as pc
-
-    values = table.column(need_column(table, target, "The target column")).drop_null()
-    kind = kind_of(values.type)
-    if kind == "number":
-        values = values.filter(pc.is_finite(values))
-    n = len(values)
+    counted = _count(table, need_column(table, target, "The target column"))
+    kind, n, distinct = counted.kind, counted.n, counted.distinct
     if not n:
         raise BadInput(f"The target column {target!r} has no value in any row.", "Choose another target, or fill it in.")
-    distinct = int(pc.count_distinct(values).as_py())
     if distinct == 1:
         raise BadInput(
-            f"The target column {target!r} has one class only: {label(values[0].as_py())!r} in all {n:,} rows.",
+            f"The target column {target!r} has one class only: {next(iter(counted.labels))!r} in all {n:,} rows.",
             "A model needs at least two classes; load rows of the other ones too, or choose another target.",
         )
     if kind == "datetime":
         raise BadInput(f"The target column {target!r} holds dates.", "Predict a number (days until then) or classes; make that column first.")
-    whole = kind == "integer" or (kind == "number" and pc.all(pc.equal(values, pc.floor(values))).as_py())
-    if kind in ("number", "integer") and positive is None and not (whole and (distinct == 2 or (distinct <= FEW and distinct * 5 <= n))):
-        why = f"{target!r} is a number with {distinct:,} distinct values in {n:,} rows, so this is regression."
+    few = distinct == 2 or (distinct <= FEW and distinct * 5 <= n)
+    if kind in ("number", "integer") and positive is None and not (counted.whole and few):
+        why = f"{target!r} is a number with {counted.said} distinct values in {n:,} rows, so this is regression."
         return {"task": "regression", "classes": [], "positive": None, "why": why}
     if distinct > CLASSES or (distinct > FEW and distinct * 3 > n):
         raise BadInput(
-            f"The target column {target!r} has {distinct:,} different values in {n:,} rows; that is an id or free text, not classes.",
+            f"The target column {target!r} has {counted.said} different values in {n:,} rows; that is an id or free text, not classes.",
             f"Choose a target with at most {CLASSES} classes.",
         )
-    classes = sorted((str(label(v)) for v in pc.unique(values).to_pylist()), key=_order)
+    classes = sorted(counted.labels, key=_order)
     if positive is not None and label(positive) not in classes:
         raise BadInput(f"The positive class {label(positive)!r} does not occur in {target!r}.", f"Classes: {', '.join(classes[:20])}.")
     if distinct > 2:
         why = f"{target!r} is {kind} with {distinct} distinct values in {n:,} rows, so this is classification with {distinct} classes."
         return {"task": "multiclass", "classes": classes, "positive": None, "why": why}
-    chosen = str(label(positive)) if positive is not None else _positive(values, classes)
+    chosen = str(label(positive)) if positive is not None else _positive(counted.labels)
     why = f"{target!r} has two values, {classes[0]} and {classes[1]}, so this is binary classification; {chosen} is the positive class."
     return {"task": "binary", "classes": classes, "positive": chosen, "why": why}
 
 
-def _positive(values: Any, classes: list[str]) -> str:
+@dataclass
+class _Counted:
+    """A column's values by how often they occur; given up over _MANY different ones."""
+
+    kind: str
+    n: int = 0
+    distinct: int = 0
+    whole: bool = True
+    labels: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def said(self) -> str:
+        return f"over {_MANY:,}" if self.distinct > _MANY else f"{self.distinct:,}"
+
+
+def _count(table: Any, target: str) -> _Counted:
+    """A column's values, missing and infinite ones left out, counted part by part."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    counted = _Counted(kind_of(table.schema.field(target).type))
+    counts: Any = None
+    for part in parts(table, [target]):
+        values = part.column(target).drop_null()
+        if counted.kind == "number":
+            values = values.filter(pc.is_finite(values))
+            counted.whole = counted.whole and pc.all(pc.equal(values, pc.floor(values))).as_py() is not False
+        elif counted.kind != "integer":
+            counted.whole = False
+        counted.n += len(values)
+        if counted.distinct > _MANY:
+            continue
+        found = pc.value_counts(values)
+        some = pa.table({"v": found.field("values"), "n": found.field("counts")})
+        counts = some if counts is None else pa.concat_tables([counts, some]).group_by("v").aggregate([("n", "sum")]).rename_columns(["v", "n"])
+        counted.distinct = counts.num_rows
+    if counts is not None and counted.distinct <= _MANY:
+        for value, n in zip(counts.column("v").to_pylist(), counts.column("n").to_pylist(), strict=True):
+            counted.labels[str(label(value))] = counted.labels.get(str(label(value)), 0) + n
+    return counted
+
+
+def _positive(counts: Mapping[str, int]) -> str:
     """The class one usually looks for: by its name, else the rarer one."""
     for word in YES:
-        for c in classes:
+        for c in sorted(counts, key=_order):
             if c.lower() == word:
                 return c
-    counts = dict.fromkeys(classes, 0)
-    for v in values.to_pylist():
-        counts[str(label(v))] += 1
-    return min(classes, key=lambda c: (counts[c], c))
+    return min(counts, key=lambda c: (counts[c], c))
 
 
 def _order(text: str) -> tuple[int, float, str]:

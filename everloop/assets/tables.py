@@ -1,4 +1,4 @@
-"""Tables as they come: CSV and Parquet read into Arrow, with what had to be guessed said in words; written as Parquet for the object store.
+"""Tables as they come: CSV and Parquet read into Arrow, with what had to be guessed said in words. Larger ones: table_stream.
 
 Types are ours: number, integer, string, boolean, datetime. Text that is a date everywhere becomes one; text that is a number almost
 everywhere stays text, and the first cell that stands in the way is named. Row numbers count data rows from 1, without the header.
@@ -25,6 +25,7 @@ DELIMITERS = (",", ";", "\t", "|")
 _SAMPLE = 256 * 1024
 _NUMBER = re.compile(r"[-+]?(\d+([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?")
 _BLOCK = 1024 * 1024 * 1024
+_PLAIN = 100_000
 
 
 @dataclass
@@ -42,6 +43,21 @@ def read(source: Path | bytes, filename: str = "") -> Loaded:
     Raises BadInput for an empty or broken file, another format, rows of unequal length or duplicate columns; TooLarge over CSV_BYTES.
     """
     name = filename or (source.name if isinstance(source, Path) else "data")
+    kind, head = sniff(source, name)
+    if kind == "parquet":
+        loaded = _read_parquet(source, name)
+    elif kind == "arrow":
+        loaded = _read_arrow(source, name)
+    elif kind == "gzip":
+        loaded = read(_gunzip(source, name), name.removesuffix(".gz"))
+    else:
+        loaded = _read_csv(source, head, name)
+    check(loaded.table, name)
+    return loaded
+
+
+def sniff(source: Path | bytes, name: str) -> tuple[str, bytes]:
+    """(parquet | arrow | gzip | csv, the first bytes) of a table's file. BadInput for an empty file or a spreadsheet, TooLarge over CSV_BYTES."""
     size = len(source) if isinstance(source, bytes) else _size(source)
     if size > CSV_BYTES:
         raise TooLarge(f"{name} is {size:,} bytes; a table may be {CSV_BYTES:,} at most.", "Split it, or load it in parts: each is a new version.")
@@ -49,39 +65,21 @@ def read(source: Path | bytes, filename: str = "") -> Loaded:
     if not head.strip():
         raise BadInput(f"{name} is empty.", "Give a CSV file with a header line and rows, or a Parquet file.")
     if head[:4] == b"PAR1":
-        loaded = _read_parquet(source, name)
-    elif head[:6] == b"ARROW1" or head[:4] == b"\xff\xff\xff\xff":
-        loaded = _read_arrow(source, name)
-    elif head[:2] == b"\x1f\x8b":
-        loaded = read(_gunzip(source, name), name.removesuffix(".gz"))
-    elif head[:4] == b"PK\x03\x04" or head[:8] == b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1":
+        return "parquet", head
+    if head[:6] == b"ARROW1" or head[:4] == b"\xff\xff\xff\xff":
+        return "arrow", head
+    if head[:2] == b"\x1f\x8b":
+        return "gzip", head
+    if head[:4] == b"PK\x03\x04" or head[:8] == b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1":
         raise BadInput(f"{name} is a spreadsheet or archive, not a table file.", "Save the sheet as CSV (UTF-8) and load that.")
-    else:
-        loaded = _read_csv(source, head, name)
-    _check(loaded.table, name)
-    return loaded
+    return "csv", head
 
 
 def from_arrow(table: Any, name: str = "table") -> Loaded:
     """An Arrow table made elsewhere (a query, a data frame), with types brought to ours. BadInput as `read`."""
     table, notes = normal_types(table, name)
-    _check(table, name)
+    check(table, name)
     return Loaded(table, {"format": "arrow"}, notes)
-
-
-def to_parquet(table: Any, target: Path | io.BytesIO) -> None:
-    """Write as Parquet, zstd, with content-defined chunking where pyarrow offers it (two versions then share most bytes).
-
-    The same table gives the same bytes.
-    """
-    import pyarrow.parquet as pq
-
-    table = table.replace_schema_metadata(None)
-    where: Any = target if isinstance(target, io.BytesIO) else str(target)
-    try:
-        pq.write_table(table, where, compression="zstd", use_content_defined_chunking=True, row_group_size=1_000_000)
-    except TypeError:
-        pq.write_table(table, where, compression="zstd", row_group_size=1_000_000)
 
 
 def normal_types(table: Any, name: str = "table", dates: bool = True) -> tuple[Any, list[str]]:
@@ -92,26 +90,28 @@ def normal_types(table: Any, name: str = "table", dates: bool = True) -> tuple[A
     columns = []
     for column, values in zip(table.column_names, table.columns, strict=True):
         kind = values.type
-        if pa.types.is_nested(kind):
-            raise BadInput(f"Column {column!r} of {name} holds {kind}.", "Flatten it into plain columns, or leave it out.")
-        values = _normal(values, kind)
+        need_plain(kind, column, name)
+        values = normal(values, kind)
         if dates and pa.types.is_string(values.type):
             parsed, note = parse_dates(values)
             if parsed is not None:
                 values = parsed
                 notes.extend([f"Column {column!r}: {note}"] if note else [])
             else:
-                notes.extend(_almost_numbers(column, values))
+                watched = AlmostNumbers(column)
+                watched.add(values)
+                notes.extend(watched.note())
         columns.append(values)
     return pa.table(dict(zip(table.column_names, columns, strict=True))) if columns else table, notes
 
 
-def _normal(values: Any, kind: Any) -> Any:
+def normal(values: Any, kind: Any) -> Any:
+    """Values of an Arrow type as one of ours. BadInput for bytes that are no text and for what a table cannot hold."""
     import pyarrow as pa
 
     t = pa.types
     if t.is_dictionary(kind):
-        return _normal(values.cast(kind.value_type), kind.value_type)
+        return normal(values.cast(kind.value_type), kind.value_type)
     if t.is_boolean(kind) or kind in (pa.float64(), pa.int64(), pa.string()):
         return values
     if t.is_null(kind) or t.is_floating(kind) or t.is_decimal(kind) or kind == pa.uint64():
@@ -130,17 +130,31 @@ def _normal(values: Any, kind: Any) -> Any:
         raise BadInput(f"A column holds {kind}, which a table cannot hold.", "Leave it out, or turn it into text or numbers.") from None
 
 
-def _check(table: Any, name: str) -> None:
+def check(table: Any, name: str) -> None:
+    """BadInput for a table without rows or with two columns of one name; TooLarge over TABLE_COLUMNS."""
+    check_columns(table.column_names, table.num_rows, name)
+
+
+def check_columns(columns: list[str], rows: int | None, name: str) -> None:
+    """`check`, from columns' names and the number of rows (None: not known yet)."""
     seen: dict[str, int] = {}
-    for column in table.column_names:
+    for column in columns:
         seen[column] = seen.get(column, 0) + 1
     twice = [f"{c!r} ({k} times)" for c, k in seen.items() if k > 1]
     if twice:
         raise BadInput(f"{name} has columns with the same name: {', '.join(twice)}.", "Rename them, so that each name stands once.")
-    if not table.num_columns or not table.num_rows:
-        raise BadInput(f"{name} has no rows{' (only a header)' if table.num_columns else ''}.", "Give a table with at least one row.")
-    if table.num_columns > TABLE_COLUMNS:
-        raise TooLarge(f"{name} has {table.num_columns} columns; at most {TABLE_COLUMNS} are allowed.", "Leave out those that no model needs.")
+    if not columns or rows == 0:
+        raise BadInput(f"{name} has no rows{' (only a header)' if columns else ''}.", "Give a table with at least one row.")
+    if len(columns) > TABLE_COLUMNS:
+        raise TooLarge(f"{name} has {len(columns)} columns; at most {TABLE_COLUMNS} are allowed.", "Leave out those that no model needs.")
+
+
+def need_plain(kind: Any, column: str, name: str) -> None:
+    """BadInput for a column of lists, structs or maps."""
+    import pyarrow as pa
+
+    if pa.types.is_nested(kind):
+        raise BadInput(f"Column {column!r} of {name} holds {kind}.", "Flatten it into plain columns, or leave it out.")
 
 
 def _size(path: Path) -> int:
@@ -180,8 +194,8 @@ def _read_parquet(source: Path | bytes, name: str) -> Loaded:
         file = pq.ParquetFile(pa.BufferReader(source) if isinstance(source, bytes) else str(source))
         table = file.read()
     except (pa.ArrowException, OSError) as error:
-        raise BadInput(f"{name} begins like Parquet and cannot be read: {_first(error)}.", "It may be cut short; write it again.") from None
-    _check(table, name)
+        raise BadInput(f"{name} begins like Parquet and cannot be read: {first_line(error)}.", "It may be cut short; write it again.") from None
+    check(table, name)
     table, notes = normal_types(table, name)
     return Loaded(table, {"format": "parquet"}, notes)
 
@@ -196,16 +210,56 @@ def _read_arrow(source: Path | bytes, name: str) -> Loaded:
             file.seek(0)
             table = (pa.ipc.open_file(file) if framed else pa.ipc.open_stream(file)).read_all()
     except (pa.ArrowException, OSError) as error:
-        raise BadInput(f"{name} begins like Arrow and cannot be read: {_first(error)}.", "It may be cut short; write it again.") from None
-    _check(table, name)
+        raise BadInput(f"{name} begins like Arrow and cannot be read: {first_line(error)}.", "It may be cut short; write it again.") from None
+    check(table, name)
     table, notes = normal_types(table, name)
     return Loaded(table, {"format": "arrow"}, notes)
 
 
-def _read_csv(source: Path | bytes, head: bytes, name: str) -> Loaded:
-    import pyarrow as pa
-    import pyarrow.csv as pc
+@dataclass
+class CsvForm:
+    """How a CSV file is written, found from its beginning (its encoding from all of it)."""
 
+    encoding: str
+    delimiter: str
+    decimal: str
+    header: bool
+    first: list[str]
+    """The cells of its first line, as they stand there."""
+    notes: list[str]
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """What a manifest tells of it."""
+        return {"format": "csv", "encoding": self.encoding, "delimiter": self.delimiter, "header": self.header}
+
+    @property
+    def names(self) -> list[str]:
+        """The columns' names as the parser answers them: the first line's cells, or numbers where it is no header."""
+        return list(self.first) if self.header else [f"column_{i + 1}" for i in range(len(self.first))]
+
+    def options(self, block: int, types: dict[str, Any] | None, threads: bool, bad: list[Any]) -> dict[str, Any]:
+        """Arrow's options to read it in blocks of so many bytes; rows of another length are collected in `bad` and end the reading."""
+        import pyarrow.csv as pc
+
+        def on_bad(row: Any) -> str:
+            bad.append(row)
+            return "error"
+
+        encoding = "utf8" if self.encoding.startswith("utf-8") else self.encoding
+        return {
+            "read_options": pc.ReadOptions(
+                column_names=None if self.header else self.names, block_size=block, encoding=encoding, use_threads=threads
+            ),
+            "parse_options": pc.ParseOptions(delimiter=self.delimiter, newlines_in_values=True, invalid_row_handler=on_bad),
+            "convert_options": pc.ConvertOptions(
+                null_values=NULLS, strings_can_be_null=True, quoted_strings_can_be_null=True, decimal_point=self.decimal, column_types=types
+            ),
+        }
+
+
+def csv_form(source: Path | bytes, head: bytes, name: str) -> CsvForm:
+    """How a CSV file is written. BadInput for zero bytes, a column without a name, a field over TABLE_CELL_CHARS."""
     encoding, text = _encoding(source, head, name)
     delimiter = _delimiter(text)
     first = _records(text, delimiter, 1)[0]
@@ -215,35 +269,34 @@ def _read_csv(source: Path | bytes, head: bytes, name: str) -> Loaded:
         notes.append(f"{name} has no header line (its first line is numbers), so the columns are called column_1 to column_{len(first)}.")
     if encoding not in ("utf-8", "utf-8-sig"):
         notes.append(f"{name} is not UTF-8; it was read as {encoding}.")
-    names = [f"column_{i + 1}" for i in range(len(first))] if headless else None
     decimal = "," if delimiter != "," and _decimal_comma(text, delimiter) else "."
     blank = [] if headless else [i for i, cell in enumerate(first) if not cell.strip()]
     if blank:
         raise BadInput(f"Column {blank[0] + 1} of {name} has no name in the header.", "Name every column in the first line.")
-    arrow_encoding = "utf8" if encoding.startswith("utf-8") else encoding
+    return CsvForm(encoding, delimiter, decimal, not headless, first, notes)
+
+
+def clean_names(names: list[str]) -> list[str]:
+    """Columns' names without white space around them."""
+    return [name.strip().lstrip("\ufeff") for name in names]
+
+
+def _read_csv(source: Path | bytes, head: bytes, name: str) -> Loaded:
+    import pyarrow as pa
+    import pyarrow.csv as pc
+
+    form = csv_form(source, head, name)
 
     def parse(types: dict[str, Any] | None, threads: bool, bad: list[Any]) -> Any:
-        def on_bad(row: Any) -> str:
-            bad.append(row)
-            return "error"
-
         size = len(source) if isinstance(source, bytes) else source.stat().st_size
-        return pc.read_csv(
-            pa.BufferReader(source) if isinstance(source, bytes) else str(source),
-            read_options=pc.ReadOptions(
-                column_names=names, block_size=min(max(size, 1024) + 1024, _BLOCK), encoding=arrow_encoding, use_threads=threads
-            ),
-            parse_options=pc.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=on_bad),
-            convert_options=pc.ConvertOptions(
-                null_values=NULLS, strings_can_be_null=True, quoted_strings_can_be_null=True, decimal_point=decimal, column_types=types
-            ),
-        )
+        opened = pa.BufferReader(source) if isinstance(source, bytes) else str(source)
+        return pc.read_csv(opened, **form.options(min(max(size, 1024) + 1024, _BLOCK), types, threads, bad))
 
-    table = _parsed(parse, first if names is None else names, name)
-    table = table.rename_columns([c.strip().lstrip("\ufeff") for c in table.column_names])
-    _check(table, name)
+    table = _parsed(parse, form.names, name)
+    table = table.rename_columns(clean_names(table.column_names))
+    check(table, name)
     table, more = normal_types(table, name)
-    return Loaded(table, {"format": "csv", "encoding": encoding, "delimiter": delimiter, "header": not headless}, notes + more)
+    return Loaded(table, form.source, form.notes + more)
 
 
 def _parsed(parse: Any, names: list[str], name: str) -> Any:
@@ -262,13 +315,18 @@ def _parsed(parse: Any, names: list[str], name: str) -> Any:
         except pa.ArrowInvalid as second:
             error = second
         for row in again or bad:
-            where = f"Line {row.number}" if row.number is not None else "A line"
-            text = str(row.text)[:80]
-            raise BadInput(
-                f"{where} of {name} has {row.actual_columns} fields where {row.expected_columns} are expected: {text!r}.",
-                "Quote fields that hold the delimiter, or fix the line.",
-            ) from None
-        raise BadInput(f"{name} cannot be read as CSV: {_first(error)}.", "Give a CSV with one header line, or Parquet.") from None
+            raise uneven(row, name) from None
+        raise BadInput(f"{name} cannot be read as CSV: {first_line(error)}.", "Give a CSV with one header line, or Parquet.") from None
+
+
+def uneven(row: Any, name: str) -> BadInput:
+    """What is wrong with a row of another length than the header, as Arrow tells it."""
+    where = f"Line {row.number}" if row.number is not None else "A line"
+    text = str(row.text)[:80]
+    return BadInput(
+        f"{where} of {name} has {row.actual_columns} fields where {row.expected_columns} are expected: {text!r}.",
+        "Quote fields that hold the delimiter, or fix the line.",
+    )
 
 
 def _retyped(table: Any) -> Any:
@@ -341,18 +399,36 @@ def _decimal_comma(text: str, delimiter: str) -> bool:
     return commas > 0 and not any(re.fullmatch(r"-?\d+\.\d+", c) for c in cells)
 
 
-def _almost_numbers(column: str, values: Any) -> list[str]:
-    """A note where nearly all of a text column is numbers: the first cell that is not."""
-    import pyarrow.compute as pc
+class AlmostNumbers:
+    """Watches a text column go by: where nearly all of it is numbers, a note names the first cell that is not."""
 
-    there = pc.is_valid(values)
-    numeric = pc.and_(there, pc.match_substring_regex(values, r"^\s*[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?\s*$"))
-    n, good = pc.sum(there).as_py() or 0, pc.sum(pc.fill_null(numeric, False)).as_py() or 0
-    if n < 20 or good < 0.95 * n or good == n:
-        return []
-    first = pc.index(pc.fill_null(pc.and_(there, pc.invert(numeric)), False), True).as_py()
-    return [f"Column {column!r} is text because of row {first + 1}: {values[first].as_py()!r}; {good:,} of its {n:,} values are numbers."]
+    def __init__(self, column: str) -> None:
+        self.column = column
+        self._rows = self._there = self._good = 0
+        self._bad: tuple[int, Any] | None = None
+
+    def add(self, values: Any) -> None:
+        """Look at the next values; given up where it is plainly text."""
+        import pyarrow.compute as pc
+
+        if self._there > _PLAIN and self._good < 0.5 * self._there:
+            return
+        there = pc.is_valid(values)
+        numeric = pc.and_(there, pc.match_substring_regex(values, r"^\s*[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?\s*$"))
+        n, good = pc.sum(there).as_py() or 0, pc.sum(pc.fill_null(numeric, False)).as_py() or 0
+        if self._bad is None and good < n:
+            first = pc.index(pc.fill_null(pc.and_(there, pc.invert(numeric)), False), True).as_py()
+            self._bad = (self._rows + first + 1, values[first].as_py())
+        self._rows, self._there, self._good = self._rows + len(values), self._there + n, self._good + good
+
+    def note(self) -> list[str]:
+        """The note, if there is something to say."""
+        if self._bad is None or self._there < 20 or self._good < 0.95 * self._there:
+            return []
+        row, value = self._bad
+        return [f"Column {self.column!r} is text because of row {row}: {value!r}; {self._good:,} of its {self._there:,} values are numbers."]
 
 
-def _first(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error of Arrow's says, without the lines below."""
     return (str(error).splitlines() or ["unknown"])[0].rstrip(".")[:200]

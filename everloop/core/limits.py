@@ -138,6 +138,22 @@ TABLE_COLUMNS = 2_000
 """Columns of a table."""
 TABLE_CELL_CHARS = 1_000_000
 """Characters in one cell of a table."""
+TABLE_GROUP_ROWS = 1_000_000
+"""Rows of a row group of a stored table."""
+TABLE_GROUP_BYTES = 48 * 1024 * 1024
+"""Bytes, in memory, after which a row group of a stored table ends: what reads one group at a time needs little more."""
+TABLE_STEP_ROWS = 16_384
+"""Row groups are made of steps of so many rows, so that they end at the same rows however a table arrives."""
+TABLE_MEMORY_BYTES = 48 * 1024 * 1024
+"""A table's file that may be read whole when it is added; a larger one goes through in batches."""
+TABLE_BLOCK_BYTES = 8 * 1024 * 1024
+"""Bytes of a CSV file that are parsed at a time; a row longer than that is parsed in larger blocks, up to TABLE_CELL_CHARS a cell."""
+TABLE_DISTINCT = 200_000
+"""Different values of a column that are counted one by one in a table that does not fit into memory; above, they are estimated."""
+TABLE_WORK_MEMORY = "192MB"
+"""Memory that DuckDB may use to estimate statistics and to look for repeated keys while a table is added; the rest goes to disk."""
+CONTRACT_LISTED = 1_000_000
+"""Violations of a contract that are listed row by row; all are counted."""
 TABLE_TOP = 20
 """Most frequent values of a column that its statistics keep."""
 TABLE_BINS = 20

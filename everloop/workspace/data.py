@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from everloop.assets import contracts, table_roles, table_stats, tables
+from everloop.assets import contracts, table_parts, table_roles, table_stats, table_stream, tables
 from everloop.assets import splits as parting
 from everloop.core import trees
 from everloop.core.errors import BadInput, NotFound
@@ -240,30 +242,39 @@ class Data:
         origin: dict[str, Any],
         parts: Mapping[str, Any] | None,
     ) -> dict[str, Any]:
-        """Read, check and store a table; answers its manifest. Blocking."""
-        loaded = tables.read(source, filename)
+        """Read, check and store a table; answers its manifest. Blocking. A large one goes through in batches, never whole in memory."""
         name = Path(filename).name or "the table"
-        table, found, notes = table_roles.apply(loaded.table, roles)
-        put = lambda data: self.ws.objects.put(project, data)
-        report = contracts.need_contract(table, contract, name, put)
-        with self.ws.incoming() as file:
-            tables.to_parquet(table, Path(file.name))
-            digest, size = self.ws.objects.put(project, Path(file.name))
-        task = table_roles.infer_task(table, found["target"], found["positive"]) if found["target"] else None
-        manifest = {
-            "format": "table",
-            "files": [{"path": FILE, "digest": digest, "size": size}],
-            "schema": table_stats.schema(table),
-            "rows": table.num_rows,
-            "stats": table_stats.statistics(table),
-            "roles": found,
-            "task": task,
-            "source": {**loaded.source, **origin},
-            "notes": loaded.notes + notes,
-        }
-        if parts:
-            manifest["splits"] = parting.record(table, parts, put)
-        return {**manifest, "contract": dict(contract), "contract_report": report} if contract else manifest
+        scratch = Path(tempfile.mkdtemp(prefix="table-", dir=self.ws.scratch()))
+        try:
+            table: Any
+            if isinstance(source, Path) and table_stream.is_large(source, filename):
+                when = str((roles or {}).get("time") or "") or None
+                table, told, said = table_stream.stage(source, filename, scratch / FILE, scratch / "unpacked", when)
+                table, found, notes = table_roles.apply(table, roles)
+            else:
+                loaded = tables.read(source, filename)
+                table, found, notes = table_roles.apply(loaded.table, roles)
+                told, said = loaded.source, loaded.notes
+                table_parts.write(table, scratch / FILE)
+            put = lambda data: self.ws.objects.put(project, data)
+            report = contracts.need_contract(table, contract, name, put, scratch)
+            digest, size = put(scratch / FILE)
+            manifest = {
+                "format": "table",
+                "files": [{"path": FILE, "digest": digest, "size": size}],
+                "schema": table_stats.schema(table),
+                "rows": table.num_rows,
+                "stats": table_stats.statistics(table, scratch),
+                "roles": found,
+                "task": table_roles.infer_task(table, found["target"], found["positive"]) if found["target"] else None,
+                "source": {**told, **origin},
+                "notes": said + notes,
+            }
+            if parts:
+                manifest["splits"] = parting.record(table, parts, put)
+            return {**manifest, "contract": dict(contract), "contract_report": report} if contract else manifest
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
 
     def _prepare_documents(self, project: str, files: list[tuple[str, bytes]]) -> dict[str, Any]:
         from everloop.assets import documents
@@ -300,7 +311,10 @@ class Data:
         return list(file.read(columns=held).slice(offset, limit).to_pylist())
 
     def _slice(self, project: str, manifest: Mapping[str, Any], offset: int, limit: int) -> dict[str, list[Any]]:
-        return table_stats.columns(self._table(project, manifest).slice(offset, limit))
+        if "part" in manifest:
+            return table_stats.columns(self._table(project, manifest).slice(offset, limit))
+        file = next(f for f in manifest["files"] if f["path"] == FILE)
+        return table_stats.columns(table_parts.Stored(self.ws.objects.path(project, file["digest"])).slice(offset, limit))
 
 
 def _what(manifest: Mapping[str, Any]) -> str:

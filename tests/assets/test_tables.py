@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from everloop.assets import contracts, table_roles, table_stats, tables
+from everloop.assets import contracts, table_parts, table_roles, table_stats, tables
 from everloop.core.errors import BadInput, TooLarge
 
 
@@ -99,8 +99,8 @@ def test_parquet_round_trip_is_stable_and_types_are_ours() -> None:
     loaded = tables.from_arrow(table)
     assert kinds(loaded) == {"d": "datetime", "i": "integer", "c": "string", "z": "datetime", "n": "number"}
     one, two = io.BytesIO(), io.BytesIO()
-    tables.to_parquet(loaded.table, one)
-    tables.to_parquet(tables.read(one.getvalue(), "x.parquet").table, two)
+    table_parts.write(loaded.table, one)
+    table_parts.write(tables.read(one.getvalue(), "x.parquet").table, two)
     assert one.getvalue() == two.getvalue()
     with pytest.raises(BadInput, match="Flatten"):
         tables.from_arrow(pa.table({"l": [[1], [2]]}))
