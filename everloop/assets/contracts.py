@@ -63,7 +63,7 @@ def need_contract(
     """
     if not contract:
         return None
-    with tempfile.SpooledTemporaryFile(8 * 1024 * 1024, dir=scratch) as lines:
+    with tempfile.SpooledTemporaryFile(8 * 1024 * 1024, dir=str(scratch) if scratch else None) as lines:
         seen = _checked(table, contract, None, lines if put is not None else None, scratch)
         report = seen.report()
         if report["ok"]:
@@ -102,7 +102,8 @@ class _Seen:
         key = f"{b.column}: {b.rule}" if b.column else b.rule
         self._counts[key] = self._counts.get(key, 0) + max(1, len(b.rows))
         shown = self._shown.setdefault(key, [])
-        for row in b.rows or [None]:
+        rows: Sequence[int | None] = b.rows or [None]
+        for row in rows:
             if len(shown) >= CONTRACT_SHOWN and (self._lines is None or self.listed >= CONTRACT_LISTED):
                 return
             value = values[row].as_py() if row is not None and values is not None else None
@@ -193,9 +194,7 @@ def _by_row(table: Any, name: str, values: Any, rules: Mapping[str, Any]) -> Ite
         yield from broken("pattern", _unlike(values, str(rules["pattern"]), name), f"{name!r} does not match {rules['pattern']}")
 
 
-def _whole(
-    table: Any, contract: Mapping[str, Any], columns: Mapping[str, Any], now: float, seen: _Seen, unique: list[tuple[list[str], str]]
-) -> None:
+def _whole(table: Any, contract: Mapping[str, Any], columns: Mapping[str, Any], now: float, seen: _Seen, unique: list[tuple[list[str], str]]) -> None:
     """Rules about the table as a whole; groups of columns that must be unique are added to `unique`."""
     bounds = contract.get("rows") or {}
     for rule, wrong in (("min", table.num_rows < bounds.get("min", 0)), ("max", table.num_rows > bounds.get("max", table.num_rows))):

@@ -121,7 +121,9 @@ def _stored_time(table: Stored, column: str) -> str | None:
             parsed = parse_as(values, form)
             wrong = pc.index(pc.and_(pc.is_null(parsed), pc.is_valid(values)), True).as_py()
             if wrong >= 0:
-                raise _not_a_date(column, start + wrong, values[wrong].as_py(), good[form], form, table.num_rows - table.null_count(column) - good[form])
+                raise _not_a_date(
+                    column, start + wrong, values[wrong].as_py(), good[form], form, table.num_rows - table.null_count(column) - good[form]
+                )
     if table.null_count(column):
         first = next(start + pc.index(pc.is_null(values), True).as_py() for start, values in _starts(table, column) if values.null_count)
         raise _gaps(column, table.null_count(column), first)

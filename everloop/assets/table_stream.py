@@ -225,7 +225,9 @@ def _parquet(file: Path, name: str) -> Iterator[Any]:
         for batch in opened.iter_batches(batch_size=step_rows(len(opened.schema_arrow))):
             yield pa.Table.from_batches([batch])
     except (pa.ArrowException, OSError) as error:
-        raise BadInput(f"{name} begins like Parquet and cannot be read: {tables.first_line(error)}.", "It may be cut short; write it again.") from None
+        raise BadInput(
+            f"{name} begins like Parquet and cannot be read: {tables.first_line(error)}.", "It may be cut short; write it again."
+        ) from None
 
 
 def _arrow(file: Path, name: str) -> Iterator[Any]:

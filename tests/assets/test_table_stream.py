@@ -64,7 +64,7 @@ def test_decimal_commas_gzip_and_windows_letters_in_batches(tmp_path: Path, smal
     text = "a;ö\n" + "1,5;Ulm\n" + "".join(f"{i};Köln\n" for i in range(999)) + "".join(f"{i},5;Köln\n" for i in range(1000))
     path.write_bytes(gzip.compress(text.encode("cp1252")))
     found, told, notes = staged(path)
-    assert told["encoding"] == "cp1252" and found.column("a")[1999].as_py() == 999.5 and found.column("ö")[0].as_py() == "Köln"
+    assert told["encoding"] == "cp1252" and found.column("a")[1999].as_py() == 999.5 and found.column("ö")[1].as_py() == "Köln"
     assert "not UTF-8" in notes[0]
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(BadInput, match="cut short"):
@@ -134,7 +134,11 @@ def test_statistics_tasks_and_contracts_of_parts_are_those_of_the_whole(tmp_path
         assert table_roles.infer_task(stored, target) == table_roles.infer_task(table, target)
     assert table_roles.apply(stored, {"time": "t"})[1]["time"] == "t"
     contract = {
-        "columns": {"x": {"min": 1e6, "missing": 0.01}, "c": {"pattern": "w[0-8]?[0-9]", "categories": [f"w{i}" for i in range(89)]}, "u": {"unique": True}},
+        "columns": {
+            "x": {"min": 1e6, "missing": 0.01},
+            "c": {"pattern": "w[0-8]?[0-9]", "categories": [f"w{i}" for i in range(89)]},
+            "u": {"unique": True},
+        },
         "unique": [["k", "u"]],
     }
     put: dict[str, bytes] = {}
@@ -211,4 +215,4 @@ def test_a_large_table_is_added_in_bounded_memory(tmp_path: Path, form: str) -> 
     assert not done.returncode, done.stderr
     rows, peak = map(int, done.stdout.split())
     assert rows == at and peak < 700, f"{peak} MB at its peak"
-    assert limits.TABLE_MEMORY_BYTES < path.stat().st_size
+    assert path.stat().st_size > limits.TABLE_MEMORY_BYTES
