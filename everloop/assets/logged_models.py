@@ -167,7 +167,7 @@ def _condition(tx: Tx, clause: run_filter.Clause, datasets: list[tuple[str, str]
         where = [*_of_model(), model_metrics.c.key == clause.key, *([_on(datasets)] if datasets else [])]
         return sa.exists().where(*where, run_filter.condition(model_metrics.c.value, clause.op, clause.value, dialect))
     if clause.entity in ("param", "tag"):
-        column = (logged_models.c.params if clause.entity == "param" else logged_models.c.tags)[clause.key].as_string()
+        column = run_filter.member(logged_models.c.params if clause.entity == "param" else logged_models.c.tags, clause.key, dialect)
         return run_filter.condition(column, clause.op, clause.value, dialect)
     value = run_filter.seconds(clause.value) if clause.key.endswith("_at") else clause.value
     if clause.key == "status":

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from everloop.assets import aliases as moving
-from everloop.assets import catalog, gates, lineage, removal, webhooks
+from everloop.assets import catalog, gates, lineage, removal, run_filter, webhooks
 from everloop.core.errors import BadInput, Conflict, NotFound
 from everloop.core.limits import VERSIONS_LISTED
 from everloop.core.refs import Ref, check_name
@@ -99,18 +99,50 @@ def touch(tx: Tx, name: str) -> None:
     _put(tx, name, {**{key: value for key, value in found.items() if key != "name"}, "updated_at": tx.now})
 
 
-def versions(
-    tx: Tx, names: Sequence[str] | None = None, runs: Sequence[str] | None = None, kind: str | None = None, limit: int = VERSIONS_LISTED
-) -> list[dict[str, Any]]:
-    """Versions of these names and runs (None: of all) and this kind (None: models and prompts), newest first, as asset dicts."""
-    statement = sa.select(assets).where(assets.c.project == tx.project, assets.c.deleted_at.is_(None))
-    statement = statement.where(assets.c.kind == kind if kind else assets.c.kind.in_(KINDS))
+def versions(tx: Tx, names: Sequence[str] | None = None, kind: str | None = None, limit: int = VERSIONS_LISTED) -> list[dict[str, Any]]:
+    """Versions of these names (None: of all) and this kind (None: models and prompts), newest first, as asset dicts."""
+    statement = _versions(tx, kind)
     if names is not None:
         statement = statement.where(assets.c.name.in_(names))
-    if runs is not None:
-        statement = statement.where(assets.c.run.in_(runs))
-    rows = tx.rows(statement.order_by(assets.c.created_at.desc(), assets.c.name, assets.c.version.desc()).limit(limit))
-    named = {key: catalog.aliases_of(tx, *key) for key in {(row["kind"], row["name"]) for row in rows}}
+    return _shown(tx, tx.rows(statement.order_by(assets.c.created_at.desc(), assets.c.name, assets.c.version.desc()).limit(limit)))
+
+
+def search_versions(
+    tx: Tx, kind: str, clauses: Sequence[run_filter.Clause], order_by: Sequence[tuple[str, bool]], limit: int, offset: int = 0
+) -> tuple[list[dict[str, Any]], bool]:
+    """(versions of a kind of which all clauses hold, as asset dicts; whether there are more). A clause is on an attribute (name, run, version, source) or a
+    tag, and holds of nothing that a version has not; `order_by` is [(attribute, ascending)]."""
+    statement = _versions(tx, kind)
+    for clause in clauses:
+        column = run_filter.member(assets.c.tags, clause.key, tx.conn.dialect.name) if clause.entity == "tag" else _FIELDS[clause.key]
+        statement = statement.where(run_filter.condition(column, clause.op, clause.value, tx.conn.dialect.name))
+    for key, ascending in order_by:
+        statement = statement.order_by(_FIELDS[key].asc() if ascending else _FIELDS[key].desc())
+    rows = tx.rows(statement.limit(limit + 1).offset(offset))
+    return _shown(tx, rows[:limit]), len(rows) > limit
+
+
+_FIELDS: dict[str, Any] = {
+    **{name: assets.c[name] for name in ("name", "run", "version", "created_at")},
+    "updated_at": sa.func.coalesce(assets.c.updated_at, assets.c.created_at),
+    "source": sa.func.coalesce(assets.c.manifest["mlflow"]["source"].as_string(), ""),
+}
+"""What versions are searched and sorted by."""
+
+
+def _versions(tx: Tx, kind: str | None) -> Any:
+    statement = sa.select(assets).where(assets.c.project == tx.project, assets.c.deleted_at.is_(None))
+    return statement.where(assets.c.kind == kind if kind else assets.c.kind.in_(KINDS))
+
+
+def _shown(tx: Tx, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows as asset dicts, with the aliases of their names."""
+    named: dict[tuple[str, str], dict[str, int]] = {(row["kind"], row["name"]): {} for row in rows}
+    names = sorted({name for _, name in named})
+    for start in range(0, len(names), 500):
+        found = sa.select(aliases).where(aliases.c.project == tx.project, aliases.c.kind.in_(KINDS), aliases.c.name.in_(names[start : start + 500]))
+        for row in tx.rows(found.order_by(aliases.c.alias)):
+            named.get((row["kind"], row["name"]), {})[row["alias"]] = row["version"]
     return [catalog.shown(row, named[row["kind"], row["name"]]) for row in rows]
 
 

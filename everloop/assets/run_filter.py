@@ -177,6 +177,16 @@ def condition(column: Any, op: str, value: Any, dialect: str) -> Any:
     return compare[op](value)
 
 
+def member(column: Any, key: str, dialect: str) -> Any:
+    """The text of a key of a JSON object, as an SQL expression; SQLite's paths have no way to write a key with a quote in it."""
+    if dialect == "sqlite" and '"' in key:
+        import sqlalchemy as sa
+
+        each = sa.func.json_each(column).table_valued("key", "value")
+        return sa.select(each.c.value).where(each.c.key == key).scalar_subquery()
+    return column[key].as_string()
+
+
 def moment(column: Any, op: str, value: float) -> Any:
     """The SQL condition on a time in epoch seconds; two times of the same millisecond are equal, which is as exact as clients are told them."""
     low, high = value - 0.0005, value + 0.0005

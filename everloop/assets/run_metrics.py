@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from everloop.assets import run_series
 from everloop.assets.run_series import Columns, append, page
 from everloop.core.errors import BadInput
 from everloop.core.limits import HISTORY_POINTS, METRIC_POINTS, RUN_KEY_CHARS
@@ -144,9 +145,20 @@ def history(
     values: list[Any] = found["value"].tolist()
     steps, times = found["step"].tolist(), found["at"].tolist()
     following = (times[-1], steps[-1], _BITS.unpack(_DOUBLE.pack(values[-1]))[0]) if more else None
-    if not math.isfinite(sum(values)):
-        values = [v if math.isfinite(v) else SPECIAL_TEXT[stored(v)[1] or "nan"] for v in values]
-    return list(zip(values, steps, times, strict=True)), following
+    return list(zip(told(values), steps, times, strict=True)), following
+
+
+def sampled(tx: Tx, run: str, key: str, most: int, low: int | None = None, high: int | None = None) -> list[tuple[float | str, int, float]]:
+    """At most `most` points of a series, evenly, by step: [(value, step, at)]; see `run_series.sampled`."""
+    times, steps, values = run_series.sampled(tx, run, key, most, low, high)
+    return list(zip(told(values), steps, times, strict=True))
+
+
+def told(values: list[Any]) -> list[Any]:
+    """Values with a text in place of those that are not finite."""
+    if math.isfinite(sum(values)):
+        return values
+    return [v if math.isfinite(v) else SPECIAL_TEXT[stored(v)[1] or "nan"] for v in values]
 
 
 def finite(items: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -106,20 +106,30 @@ def page(tx: Tx, run: str, key: str, limit: int, after: tuple[float, int, float,
     return found[:limit], len(found) > limit
 
 
+def sampled(tx: Tx, run: str, key: str, most: int, low: int | None = None, high: int | None = None) -> tuple[list[float], list[int], list[float]]:
+    """(times, steps, values) of at most `most` of a series' points, in order of step and time: the first of each of as many pieces of as equal a length
+    as can be, and the last point of all in the last one's place. `low` and `high` bound the steps; a point that came twice counts once.
+    """
+    import numpy as np
+
+    points = _ordered(_between(tx, run, key, low, high), None)
+    points = points[np.lexsort((points["at"], points["step"]))]
+    if len(points) > most:
+        size, longer = divmod(len(points), most)
+        piece = np.arange(most)
+        chosen = piece * size + np.minimum(piece, longer)
+        chosen[-1] = len(points) - 1
+        points = points[chosen]
+    return points["at"].tolist(), points["step"].tolist(), points["value"].tolist()
+
+
 def thin(tx: Tx, run: str, key: str, buckets: int, low: int | None = None, high: int | None = None) -> list[dict[str, Any]]:
     """A series for a chart: at most `buckets` pieces of as many points each, in order of step: {"step", "at", "value" (of the piece's last point), "min", "max",
     "n"}. `min` and `max` are over finite values, None where there is none. `low` and `high` bound the steps.
     """
     import numpy as np
 
-    parts = list(_blocks(tx, run, key, None))
-    if not parts:
-        return []
-    points = np.concatenate(parts)
-    del parts
-    if low is not None or high is not None:
-        step = points["step"]
-        points = points[(step >= (step.min() if low is None else low)) & (step <= (step.max() if high is None else high))]
+    points = _between(tx, run, key, low, high)
     if not len(points):
         return []
     if np.any(np.diff(points["step"]) < 0):
@@ -175,6 +185,19 @@ def _blocks(tx: Tx, run: str, key: str, since: float | None) -> Iterator[Any]:
     )
     for (data,) in rows:
         yield np.frombuffer(data, dtype=_dtype())
+
+
+def _between(tx: Tx, run: str, key: str, low: int | None, high: int | None) -> Any:
+    """All points of a series with steps between two bounds, as they came."""
+    import numpy as np
+
+    parts = list(_blocks(tx, run, key, None))
+    points = np.concatenate(parts) if parts else np.empty(0, dtype=_dtype())
+    del parts
+    if len(points) and (low is not None or high is not None):
+        step = points["step"]
+        points = points[(step >= (step.min() if low is None else low)) & (step <= (step.max() if high is None else high))]
+    return points
 
 
 def _with_next(blocks: Iterable[Any]) -> Iterator[tuple[Any, float | None]]:

@@ -58,11 +58,11 @@ class Registry:
             manifest = {**manifest, **await self.ws.models.logged(who, manifest["files"])}
         return await self._write(who, lambda tx: registry.add_version(tx, name, manifest, **more))
 
-    async def versions(
-        self, who: Principal, names: Sequence[str] | None = None, runs: Sequence[str] | None = None, kind: str | None = None
-    ) -> list[dict[str, Any]]:
-        """Versions of these names and runs (None: of all) and this kind, newest first."""
-        return await self.ws.records.read(who.need(Role.viewer), lambda tx: registry.versions(tx, names, runs, kind))
+    async def search_versions(
+        self, who: Principal, kind: str, clauses: Sequence[Any], order_by: Sequence[tuple[str, bool]], limit: int, offset: int = 0
+    ) -> tuple[list[dict[str, Any]], bool]:
+        """(versions of a kind of which all clauses hold, whether there are more); see assets/registry."""
+        return await self.ws.records.read(who.need(Role.viewer), lambda tx: registry.search_versions(tx, kind, clauses, order_by, limit, offset))
 
     async def transition(self, who: Principal, name: str, at: str, stage: str, archive: bool = False) -> dict[str, Any]:
         """Put a version into a stage; with `archive` those that are in it go to Archived."""

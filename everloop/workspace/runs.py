@@ -154,6 +154,19 @@ class Runs:
         points, after = await self.ws.records.read(who.need(Role.viewer), work)
         return points, _encode(after) if after else None
 
+    async def sampled(
+        self, who: Principal, ids: list[str], key: str, most: int, low: int | None = None, high: int | None = None
+    ) -> dict[str, list[tuple[float | str, int, float]]]:
+        """Of each run's series at most `most` points, evenly, as (value, step, at); NotFound for a run that is not there."""
+
+        def work(tx: Any) -> Any:
+            for id in ids:
+                runs.must_exist(tx, id)
+            return {id: run_metrics.sampled(tx, id, key, most, low, high) for id in dict.fromkeys(ids)}
+
+        found: dict[str, list[tuple[float | str, int, float]]] = await self.ws.records.read(who.need(Role.viewer), work)
+        return found
+
     async def chart(self, who: Principal, id: str, key: str, points: int, low: int | None = None, high: int | None = None) -> dict[str, Any]:
         """A series for a chart: {"items": [{"step", "at", "value", "min", "max", "n"}], "total", "next": None}, see `assets.run_series.thin`. The run must exist.
 

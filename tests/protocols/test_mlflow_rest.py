@@ -287,3 +287,29 @@ def test_small_uploads_prompt_runs_and_what_is_not_supported(mlflow: Mlflow, run
     made = mlflow.ok("POST", lab, {**body, "model_input": "Hi b", "model_output": "Hello", "mlflow_version": "3.17.2", "start_time": 456})["run"]
     assert (made["info"]["status"], made["info"]["start_time"]) == ("FINISHED", 456)
     assert {"key": "model_route", "value": "r"} in made["data"]["params"]
+
+
+def test_versions_are_searched_sorted_and_paged_in_the_database(mlflow: Mlflow) -> None:
+    for name in ("sa", "sb"):
+        mlflow.ok("POST", "registered-models/create", {"name": name})
+        for i in range(3):
+            tags = [{"key": 'odd "key"', "value": f"V{i}"}, {"key": "team", "value": "risk"}] if i else []
+            mlflow.ok("POST", "model-versions/create", {"name": name, "source": f"s3://bucket/{name}/{i}", "tags": tags})
+
+    def found(filter: str, **more: Any) -> list[str]:
+        versions = mlflow.ok("GET", "model-versions/search", filter=filter, **more).get("model_versions", [])
+        return [f"{one['name']}{one['version']}" for one in versions]
+
+    by = {"order_by": "version_number DESC"}
+    assert found("name IN ('sa', 'sb')", **by) == ["sa3", "sb3", "sa2", "sb2", "sa1", "sb1"]
+    assert found("name LIKE 's_' AND tags.team = 'risk'", **by) == ["sa3", "sb3", "sa2", "sb2"]
+    assert found("name = 'sa' AND tags.`odd \"key\"` != 'V1'") == ["sa3"]
+    assert found("tags.`odd \"key\"` ILIKE 'v2'", **by) == ["sa3", "sb3"] and found("tags.none != 'x'") == []
+    assert found("source_path LIKE 's3://bucket/sb/%' AND version_number >= 2", **by) == ["sb3", "sb2"]
+    pages, token = [], ""
+    while not pages or token:
+        more = {"page_token": token} if token else {}
+        page = mlflow.ok("GET", "model-versions/search", filter="name IN ('sa', 'sb')", order_by="name", max_results=4, **more)
+        pages.append([f"{one['name']}{one['version']}" for one in page["model_versions"]])
+        token = page.get("next_page_token", "")
+    assert pages == [["sa3", "sa2", "sa1", "sb3"], ["sb2", "sb1"]]

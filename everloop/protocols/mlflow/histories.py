@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
+
+import orjson
+from starlette.responses import Response
 
 from everloop.core.errors import BadInput, NotFound
 from everloop.core.limits import HISTORY_POINTS
 from everloop.protocols.mlflow import fields
-from everloop.protocols.mlflow.wire import Call, lacking
+from everloop.protocols.mlflow.wire import Call
 
 RUNS = 100
 """Runs of one request."""
@@ -15,6 +19,8 @@ THINNED = 2_500
 """Points of a run that a thinned series has at most."""
 WHOLE = 1_000_000
 """Points that a request without `max_results` answers at most."""
+PIECE = 2_000
+"""Points that are written at once."""
 
 Point = tuple[float | str, int, float]
 
@@ -36,7 +42,7 @@ async def history(call: Call) -> Any:
             points += more
     except NotFound:
         points, following = [], None
-    return lacking({"metrics": [_metric(key, point) for point in points], "next_page_token": following})
+    return await _told(key, [(None, points)], following)
 
 
 async def bulk(call: Call) -> Any:
@@ -49,14 +55,17 @@ async def bulk(call: Call) -> Any:
     if call.get("metric_key") is None:
         raise BadInput("GetMetricHistoryBulk request must specify a metric_key.")
     key, left = str(call.get("metric_key")), min(call.number("max_results", HISTORY_POINTS, 1, 2**31), HISTORY_POINTS)
-    shown: list[dict[str, Any]] = []
+    series: list[tuple[str | None, list[Point]]] = []
     for id in sorted(ids):
+        if left <= 0:
+            break
         try:
-            points, _ = await call.ws.runs.history_points(call.who, id, key, left - len(shown), None) if left > len(shown) else ([], None)
+            points, _ = await call.ws.runs.history_points(call.who, id, key, left, None)
         except NotFound:
             continue
-        shown += [{**_metric(key, point), "run_id": id} for point in points]
-    return {"metrics": shown}
+        left -= len(points)
+        series.append((id, points))
+    return await _told(key, series)
 
 
 async def interval(call: Call) -> Any:
@@ -72,34 +81,28 @@ async def interval(call: Call) -> Any:
         raise BadInput("If either start step or end step are specified, both must be specified.")
     if low is not None and int(low) > int(high):
         raise BadInput(f"end_step must be greater than start_step. Found start_step={int(low)} and end_step={int(high)}.")
-    for id in ids:
-        await call.ws.runs.get(call.who, id)
-    shown: list[dict[str, Any]] = []
-    for id in ids:
-        found: list[Point] = []
-        following = None
-        while True:
-            points, following = await call.ws.runs.history_points(call.who, id, key, HISTORY_POINTS, following)
-            found += [point for point in points if low is None or int(low) <= point[1] <= int(high)]
-            if not following:
-                break
-        found.sort(key=lambda point: (point[1], point[2]))
-        shown += [{**_metric(key, point), "run_id": id} for point in thin(found, most)]
-    return {"metrics": shown}
+    found = await call.ws.runs.sampled(call.who, ids, key, most, *(None if bound is None else int(bound) for bound in (low, high)))
+    return await _told(key, [(id, found[id]) for id in ids])
 
 
-def thin(points: list[Point], most: int) -> list[Point]:
-    """The first point of each of `most` pieces of as equal a length as can be, and the last point of all (in the last one's place)."""
-    if len(points) <= most:
-        return points
-    size, longer = divmod(len(points), most)
-    starts = [i * size + min(i, longer) for i in range(most)]
-    return [points[start] for start in starts[:-1]] + [points[-1]]
+async def _told(key: str, series: list[tuple[str | None, list[Point]]], following: str | None = None) -> Response:
+    """The answer with these points, each series' with its run where it is told; many are written in a thread, a piece at a time, so that nobody waits."""
+    if sum(len(points) for _, points in series) <= PIECE:
+        return _body(key, series, following)
+    return await asyncio.to_thread(_body, key, series, following)
 
 
-def _metric(key: str, point: Point) -> dict[str, Any]:
-    value, step, at = point
-    return {"key": key, "value": value, "timestamp": round(at * 1000), "step": step}
+def _body(key: str, series: list[tuple[str | None, list[Point]]], following: str | None) -> Response:
+    pieces = []
+    for run, points in series:
+        more = {} if run is None else {"run_id": run}
+        for start in range(0, len(points), PIECE):
+            shown = [
+                {"key": key, "value": value, "timestamp": round(at * 1000), "step": step, **more} for value, step, at in points[start : start + PIECE]
+            ]
+            pieces.append(orjson.dumps(shown)[1:-1])
+    end = b"]}" if following is None else b'],"next_page_token":' + orjson.dumps(following) + b"}"
+    return Response(b'{"metrics":[' + b",".join(pieces) + end, media_type="application/json")
 
 
 ROUTES = [
