@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -52,6 +53,31 @@ def register(app: typer.Typer) -> None:
             console.print(f"prediction {p['prediction_id']}: {screen.cut(p['outputs'], TEXT_SHOWN)}  label: {p['label']}", markup=False)
         for s in trace["scores"]:
             console.print(f"score {s['name']} = {s['value']}  ({s['source'] or s['by']})  {s['why']}", markup=False)
+
+    @traces.command("export")
+    def export(
+        file: Path = typer.Argument(help="The file to write; its ending tells the format: .csv, .jsonl, .parquet"),
+        format: str = typer.Option(None, help="csv, jsonl, parquet, openai-evals, openai-eval-items or fine-tuning"),
+        of: str = typer.Option(None, help="Rows of traces, spans or predictions"),
+        level: str = typer.Option(None, help="For conversations: call (all that the LLM was sent) or trace (what was asked and answered)"),
+        score: str = typer.Option(None, help='Only traces whose score is so: "thumbs >= 1"'),
+        endpoint: str = typer.Option(None, help="Only this endpoint's"),
+        status: str = typer.Option(None, help="ok, error or unset"),
+        release: str = typer.Option(None, help="Only those this release answered"),
+        user: str = typer.Option(None, help="Only this user's"),
+        session: str = typer.Option(None, help="Only this session's"),
+        since: str = typer.Option(None, help="From this time on: 2026-11-24T08:00:00Z or epoch seconds"),
+        until: str = typer.Option(None, help="Before this time"),
+        text: str = typer.Option(None, help="Words that inputs or outputs must have"),
+        limit: int = typer.Option(None, help="How many at most"),
+    ) -> None:
+        """Write traces to a file: a table, OpenAI's evals, or conversations to fine-tune on."""
+        asked = {"of": of, "level": level, "score": score, "endpoint": endpoint, "status": status, "release": release, "user": user}
+        more = {"session": session, "since": since, "until": until, "text": text, "limit": limit}
+        found = screen.client(start=True).traces.export(file, format, **asked, **more)
+        typer.echo(f"{found['count']} {of or 'traces'} written to {found['file']}")
+        for why, count in found["left_out"].items():
+            typer.echo(f"left out: {count} ({why})")
 
     app.add_typer(traces, name="traces")
 

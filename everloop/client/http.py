@@ -116,6 +116,22 @@ class Http:
             return iter([self._call(method, path, None, body, headers, timeout)[1]])
         return self._transport.stream(method, self.url + path, body, headers, timeout or READ_SECONDS)
 
+    def download(
+        self, method: str, path: str, *, params: Mapping[str, Any] | None = None, json: Any = None, timeout: float | None = None
+    ) -> tuple[Mapping[str, str], Iterator[bytes]]:
+        """(headers, the body in pieces): read the pieces to their end. A body that breaks off raises Unreachable. Not retried."""
+        import orjson
+
+        body = orjson.dumps(json) if json is not None else None
+        headers = {**self._headers, "accept": "*/*"} | ({"content-type": "application/json"} if body else {})
+        url = self.url + path + query_text(params)
+        if isinstance(self._transport, Pool):
+            return self._transport.download(method, url, body, headers, timeout or READ_SECONDS)
+        status, told, data = self._transport(method, url, body, headers, timeout or READ_SECONDS)
+        if status >= 400:
+            raise error_of(status, told.get("content-type", ""), data)
+        return told, iter([data])
+
     def close(self) -> None:
         """Close the connections."""
         if isinstance(self._transport, Pool):
@@ -159,13 +175,28 @@ class Pool:
 
     def stream(self, method: str, url: str, body: Body, headers: dict[str, str], timeout: float) -> Iterator[bytes]:
         """One request, the answer in pieces."""
+        yield from self.download(method, url, body, headers, timeout)[1]
+
+    def download(self, method: str, url: str, body: Body, headers: dict[str, str], timeout: float) -> tuple[Mapping[str, str], Iterator[bytes]]:
+        """One request: its answer's headers, and the body in pieces."""
+        import urllib3
+
         answer = self._open(method, url, body, headers, timeout, preload=False)
-        try:
-            if answer.status >= 400:
+        if answer.status >= 400:
+            try:
                 raise error_of(answer.status, answer.headers.get("content-type", ""), answer.read())
-            yield from answer.stream(65536)
-        finally:
-            answer.release_conn()
+            finally:
+                answer.release_conn()
+
+        def pieces() -> Iterator[bytes]:
+            try:
+                yield from answer.stream(65536)
+            except urllib3.exceptions.HTTPError as error:
+                raise Unreachable(_origin(url), _told(error), sent=True) from error
+            finally:
+                answer.release_conn()
+
+        return answer.headers, pieces()
 
     def close(self) -> None:
         """Drop all connections; the next call opens new ones."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 BATCH = 5_000
+EXPORT_SECONDS = 3600.0
 
 
 class Traces:
@@ -33,6 +35,31 @@ class Traces:
     def get(self, trace_id: str) -> dict[str, Any]:
         """One trace: {"trace_id", "spans", "predictions", "scores", "about"}."""
         return self._http.get(f"/api/v1/traces/{trace_id}")
+
+    def export(self, file: str | Path, format: str | None = None, *, traces: Iterable[str] | None = None, **asked: Any) -> dict[str, Any]:
+        """Write a selection to a file: {"file", "count", "left_out": {why: traces}}. The filters are those of `list`, or `traces` names them.
+
+        `format`: csv, jsonl, parquet (by the file's ending where not told; `of="spans"` or `"predictions"` for their rows), openai-evals, openai-eval-items,
+        fine-tuning. `score="thumbs >= 1"` leaves out traces whose score is not so; `level`: call or trace.
+        """
+        import orjson
+
+        path = Path(file)
+        body = {
+            "format": format or {".csv": "csv", ".parquet": "parquet"}.get(path.suffix, "jsonl"),
+            **{k: v for k, v in asked.items() if v is not None},
+        }
+        if traces is not None:
+            body["traces"] = list(traces)
+        headers, pieces = self._http.download("POST", "/api/v1/exports/traces", json=body, timeout=EXPORT_SECONDS)
+        part = path.with_name(f".{path.name}.part")
+        try:
+            with part.open("wb") as out:
+                out.writelines(pieces)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+        return {"file": str(path), "count": int(headers["x-everloop-exported"]), "left_out": orjson.loads(headers["x-everloop-left-out"])}
 
     def add_score(self, subject: str, name: str, value: Any, *, source: str = "", why: str = "", at: float | None = None) -> dict[str, Any]:
         """Judge a trace or a prediction; durable when this returns."""

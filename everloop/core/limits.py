@@ -387,3 +387,9 @@ ARCHIVE_ORPHAN_SECONDS = 3600.0
 """Age from which a file of the archive that nothing lists is deleted."""
 ARCHIVE_PARTS = 8
 """Parts of the archive that a list reads at first; twice as many each time they are not enough."""
+EXPORT_ROWS = 2_000_000
+"""Rows of one export of traces."""
+EXPORT_COLUMNS = 2_000
+"""Columns of an export as a table."""
+EXPORT_IDS = 10_000
+"""Traces that an export, or another action, names one by one."""

@@ -57,10 +57,11 @@ class Traces:
         since: float | None = None,
         until: float | None = None,
         text: str = "",
+        traces: Sequence[str] | None = None,
         limit: int = PAGE_ROWS,
         cursor: str | None = None,
     ) -> dict[str, Any]:
-        """Traces, newest first. `text` searches inputs and outputs: all words must occur, "quoted words" as a phrase.
+        """Traces, newest first. `text` searches inputs and outputs: all words must occur, "quoted words" as a phrase; `traces` leaves these alone.
 
         Archived traces are listed like others, where the range of time reaches them.
         """
@@ -69,6 +70,8 @@ class Traces:
             raise BadInput(f"A page has 1 to {PAGE_ROWS_MAX} rows, not {limit}.")
         telemetry = self.ws.telemetry
         found = await asyncio.to_thread(telemetry.search, who.project, text) if text.strip() else None
+        if traces is not None:
+            found = list(traces) if found is None else [one for one in found if one in set(traces)]
         wanted = queries.Filter(endpoint, release, status, user, session, since, until, found)
 
         def work(con: Any) -> dict[str, Any]:

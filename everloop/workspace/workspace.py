@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from everloop.workspace.declare import Declare
     from everloop.workspace.endpoints import Endpoints
     from everloop.workspace.eval_sets import EvalSets
+    from everloop.workspace.exports import Exports
     from everloop.workspace.gates import Gates
     from everloop.workspace.govern import Govern
     from everloop.workspace.identity import Identity
@@ -248,6 +249,13 @@ class Workspace:
         from everloop.workspace.runs import Runs
 
         return Runs(self)
+
+    @cached_property
+    def exports(self) -> Exports:
+        """Selections of traces as files."""
+        from everloop.workspace.exports import Exports
+
+        return Exports(self)
 
     @cached_property
     def reports(self) -> Reports:

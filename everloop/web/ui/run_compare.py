@@ -11,10 +11,11 @@ import orjson
 from fastapi import APIRouter, Response
 
 from everloop.assets.run_metrics import SPECIAL_TEXT
+from everloop.core.csv_text import lines
 from everloop.core.errors import BadInput
 from everloop.web.ui import curves, run_columns, run_diff
 from everloop.web.ui.page import Page, View
-from everloop.web.ui.run_list import lines, wanted
+from everloop.web.ui.run_list import wanted
 
 router = APIRouter(include_in_schema=False)
 COMPARED = 20

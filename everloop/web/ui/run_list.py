@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import csv
-import io
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -14,6 +12,7 @@ from fastapi.responses import StreamingResponse
 from everloop.assets import run_filter, run_table
 from everloop.assets.runs import KINDS, STATUSES
 from everloop.core.clock import iso
+from everloop.core.csv_text import lines
 from everloop.core.errors import BadInput
 from everloop.core.limits import RUN_GROUPS, RUNS_CHANGED, RUNS_EXPORTED
 from everloop.core.principal import Role
@@ -233,21 +232,3 @@ async def _csv(page: View, named: list[dict[str, Any]] | None) -> AsyncIterator[
 def _cell(column: Column, run: dict[str, Any]) -> Any:
     value = column.plain(run)
     return iso(value) if column.name == "attributes.started" else value
-
-
-def lines(rows: Sequence[Sequence[Any]]) -> bytes:
-    """Rows as CSV, no cell of which is a formula."""
-    made = io.StringIO()
-    csv.writer(made).writerows([safe(v) for v in row] for row in rows)
-    return made.getvalue().encode()
-
-
-def safe(value: Any) -> Any:
-    """A cell that no spreadsheet takes for a formula: text that begins like one gets a quote before it, numbers stay as they are."""
-    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return "" if value is None else value
-    try:
-        float(value)
-    except ValueError:
-        return "'" + value
-    return value
