@@ -383,6 +383,16 @@ RETENTION_EVERY_SECONDS = 600.0
 """How often the server looks whether traces have become older than a rule says."""
 RETENTION_PAUSE_SECONDS = 0.02
 """Pause between two steps, so that what is sent and asked meanwhile goes first."""
+ERASE_ID_CHARS = 1_000
+"""Characters of the id of a user or session that is erased."""
+ERASE_WHY_CHARS = 500
+"""Characters of an erasure's reason."""
+ERASE_SHOWN = 100
+"""Receipts that are listed, and files that a receipt names."""
+ERASE_NEEDLES = 500
+"""Ids that are looked for in files at once."""
+ERASE_TABLE_BYTES = 1024 * 1024 * 1024
+"""Size up to which a dataset's file is looked into for rows of traces that are erased."""
 ARCHIVE_ORPHAN_SECONDS = 3600.0
 """Age from which a file of the archive that nothing lists is deleted."""
 ARCHIVE_PARTS = 8

@@ -161,6 +161,15 @@ class Records:
             conn.execute(sa.text("drop table if exists alembic_version"))
         self.close()
 
+    def checkpoint(self) -> None:
+        """Bring all that is committed into the database file and empty SQLite's log, so that nothing of what was deleted stays in it; blocking."""
+        if self._engine.dialect.name == "sqlite":
+            raw = self._engine.raw_connection()
+            try:
+                raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                raw.close()
+
     async def write(self, who: Principal, work: Callable[[Tx], T]) -> T:
         """Run `work` in the next shared transaction; its value is answered after the commit is on disk."""
         loop = asyncio.get_running_loop()
@@ -378,6 +387,7 @@ def _engine(url: str, fsync: bool) -> sa.Engine:
             "busy_timeout=30000",
             "cache_size=-32768",
             "temp_store=MEMORY",
+            "secure_delete=ON",  # what is deleted is overwritten, so that erasing is
         ):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()

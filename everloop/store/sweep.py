@@ -9,6 +9,7 @@ before the old one goes.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -37,10 +38,36 @@ class Swept:
         return asdict(self)
 
 
-def sweep(store: Objects, project: str, live: set[str], before: float, dry_run: bool = False) -> Swept:
+def erase(store: Objects, project: str, digests: set[str]) -> Swept:
+    """Delete just these objects now, with chunks that no other object has, also out of packs; blocking. Nothing may refer to them any more."""
+    objects, packed, chunks = _all(store, project)
+    own = set().union(*(parts for name, parts in chunks.items() if name in digests))
+    shared = set().union(*(parts for name, parts in chunks.items() if name not in digests))
+    loose = {_name(found.key) for found in store.place.list(f"{store.key(project)}/chunks")}
+    return sweep(store, project, (objects | packed | loose) - digests - (own - shared), time.time() + 60, waste=0.0)
+
+
+def orphans(store: Objects, project: str, live: set[str]) -> set[str]:
+    """Digests of objects that are not in `live`; chunks of larger ones are not among them. Blocking."""
+    objects, packed, chunks = _all(store, project)
+    return (objects | packed) - live - set().union(*chunks.values())
+
+
+def _all(store: Objects, project: str) -> tuple[set[str], set[str], dict[str, set[str]]]:
+    """(objects of their own file or list, what lies in packs, the chunks of each list) of a project."""
+    objects, chunks = set(), {}
+    for found in list(store.place.list(f"{store.key(project)}/objects")):
+        objects.add(_name(found.key))
+        if found.key.endswith(".list"):
+            chunks[_name(found.key)] = {name for name, _ in Chunks(store, project, _name(found.key)).chunks}
+    packs_there = list(store.place.list(f"{store.key(project)}/packs"))
+    return objects, {digest for found in packs_there for digest, _, _ in store.index(project).entries(found.key)}, chunks
+
+
+def sweep(store: Objects, project: str, live: set[str], before: float, dry_run: bool = False, waste: float = PACK_WASTE) -> Swept:
     """Delete objects of a project that are not in `live` (digests) and were last written or found before that time. Blocking.
 
-    Chunks of live and of young objects stay. Raises what the place raises; what was deleted until then is gone, nothing else is.
+    A pack is written anew where more than the share `waste` of it goes. Chunks of live and of young objects stay. Raises what the place raises; what was deleted until then is gone, nothing else is.
     """
     done = Swept()
     chunks = _loose(store, project, live, before, dry_run, done)
@@ -48,7 +75,7 @@ def sweep(store: Objects, project: str, live: set[str], before: float, dry_run: 
     for found in list(store.place.list(f"{store.key(project)}/chunks")):
         _decide(store, project, found.key, found.size, found.at, _name(found.key) in needed, before, dry_run, done)
     for found in list(store.place.list(f"{store.key(project)}/packs")):
-        _pack(store, project, found.key, found.size, needed, before, dry_run, done)
+        _pack(store, project, found.key, found.size, needed, before, dry_run, done, waste)
     if not dry_run:
         _cache(store, project, live, before)
     return done
@@ -130,7 +157,7 @@ def _remove(store: Objects, project: str, key: str, before: float) -> bool:
         return True
 
 
-def _pack(store: Objects, project: str, key: str, size: int, needed: set[str], before: float, dry_run: bool, done: Swept) -> None:
+def _pack(store: Objects, project: str, key: str, size: int, needed: set[str], before: float, dry_run: bool, done: Swept, waste: float) -> None:
     """Delete a pack of which nothing is needed; write one anew of which much is not."""
     found = store.place.stat(key)
     if found is None:
@@ -143,7 +170,7 @@ def _pack(store: Objects, project: str, key: str, size: int, needed: set[str], b
     kept = [(digest, offset, length) for digest, offset, length in entries if digest in needed]
     wasted = sum(length for _, _, length in entries) - sum(length for _, _, length in kept)
     young = found.at >= before
-    if young or (kept and wasted <= PACK_WASTE * size):
+    if young or (kept and wasted <= waste * size):
         done.young += young and not kept
         done.kept, done.kept_bytes = done.kept + len(entries), done.kept_bytes + size
         return

@@ -87,7 +87,7 @@ class Retention:
         await self.ws.telemetry.flush()
         if dry_run:
             return {"rules": [await self._counted(who, one) for one in chosen], "dry_run": True}
-        async with self._locks[who.project]:
+        async with self.alone(who.project):
             await self._sweep(who)
             done: list[dict[str, Any]] = []
             try:
@@ -99,6 +99,10 @@ class Retention:
                 if did:
                     await self.ws.records.write(who, lambda tx: audit.record(tx, "retention.run", f"project:{tx.project}", rules=did))
         return {"rules": done, "dry_run": False}
+
+    def alone(self, project: str) -> asyncio.Lock:
+        """Held by whoever moves or deletes a project's traces."""
+        return self._locks[project]
 
     # -- inside -----------------------------------------------------------------------------------------------------------------------
 
@@ -143,7 +147,10 @@ class Retention:
                 rows += one.spans
                 days[archives.day_of(one.first_ns) if rule.action == "archive" else ""].append(one.trace_id)
             for day, traces in sorted(days.items()):
-                step = await (self.archive(who, day, traces) if rule.action == "archive" else self.forget(who, traces))
+                if rule.action == "archive":
+                    step = await self.archive(who, day, traces)
+                else:
+                    step = {"rows": sum((await self.forget(who, traces)).values()), "bytes": 0}
                 if step is None:
                     skip += traces
                     continue
@@ -179,16 +186,17 @@ class Retention:
         return {"rows": sum(rows.values()), "bytes": part.bytes if part else 0}
 
     async def forget(self, who: Principal, traces: list[str]) -> dict[str, int]:
-        """Delete traces with all of theirs from the tables and the index of texts: {"rows", "bytes"}."""
+        """Delete traces with all of theirs from the tables and the index of texts; answers how many rows of each table."""
         telemetry = self.ws.telemetry
 
-        def work(con: Any) -> int:
-            count = sum(archives.delete_rows(con, who.project, traces).values())
+        def work(con: Any) -> dict[str, int]:
+            counts = archives.delete_rows(con, who.project, traces)
             if telemetry.text is not None:
                 telemetry.text.forget(traces)
-            return count
+            return counts
 
-        return {"rows": await self._change(work), "bytes": 0}
+        counts: dict[str, int] = await self._change(work)
+        return counts
 
     async def without(self, who: Principal, part: Part, gone: set[str]) -> dict[str, int]:
         """Write a part of the archive anew without some traces: {"traces", "rows"}; where none is left, the part goes."""

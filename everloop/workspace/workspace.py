@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from everloop.workspace.data import Data
     from everloop.workspace.declare import Declare
     from everloop.workspace.endpoints import Endpoints
+    from everloop.workspace.erasure import Erasure
     from everloop.workspace.eval_sets import EvalSets
     from everloop.workspace.exports import Exports
     from everloop.workspace.gates import Gates
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     from everloop.workspace.uploads import Uploads
     from everloop.workspace.webhooks import Webhooks
 
-STARTED = ("identity", "redaction", "endpoints", "pipelines", "monitors", "webhooks", "retention")
+STARTED = ("identity", "redaction", "endpoints", "pipelines", "monitors", "webhooks", "retention", "erasure")
 """Facades with something to start or stop (`on_start`, `on_stop`), in order."""
 KEPT_AT_RESET = ("server.lock", "server.log", "secret")
 
@@ -277,6 +278,13 @@ class Workspace:
         from everloop.workspace.retention import Retention
 
         return Retention(self)
+
+    @cached_property
+    def erasure(self) -> Erasure:
+        """Users who are forgotten."""
+        from everloop.workspace.erasure import Erasure
+
+        return Erasure(self)
 
     @cached_property
     def redaction(self) -> Redaction:
