@@ -7,6 +7,7 @@ belongs to `overlap` of the annotators), "order" (see workspace/label_items)}.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,12 +15,12 @@ import sqlalchemy as sa
 
 from everloop.assets import rubrics
 from everloop.core.errors import BadInput, Conflict, Forbidden, NotFound
-from everloop.core.limits import LABEL_CHARS
+from everloop.core.limits import LABEL_CHARS, QUEUE_CLAIM_SECONDS
 from everloop.core.principal import Principal, Role
 from everloop.core.refs import check_name
 from everloop.store import audit
 from everloop.store.records import Tx
-from everloop.store.schema import queue_items, queue_labels, queues
+from everloop.store.schema import queue_claims, queue_items, queue_labels, queues
 
 ANYBODY = "*"
 """Among a queue's annotators: every member of the project."""
@@ -110,6 +111,20 @@ def need_label(queue: Mapping[str, Any], who: Principal) -> None:
         raise Conflict(f"The queue {queue['name']!r} is closed.", "Its labels stand; make another queue for more.")
 
 
+def claim(tx: Tx, name: str) -> tuple[dict[str, Any] | None, bool]:
+    """(the next item for the acting principal, or None; whether others look at some). It is theirs for QUEUE_CLAIM_SECONDS, over a restart too, and
+    the same one until they label or skip it. Forbidden, Conflict as `need_label`."""
+    need_label(need(tx, name), tx.who)
+    c = queue_claims.c
+    tx.run(queue_claims.delete().where(c.project == tx.project, c.queue == name, c.until <= tx.now))
+    others = tx.rows(sa.select(c.item).where(c.project == tx.project, c.queue == name, c.annotator != tx.who.name))
+    found = following(tx, name, tx.who.name, Counter(row["item"] for row in others))
+    if found is not None:
+        key = {"project": tx.project, "queue": name, "annotator": tx.who.name}
+        tx.upsert(queue_claims, {**key, "item": found["item"], "until": tx.now + QUEUE_CLAIM_SECONDS})
+    return found, bool(others)
+
+
 def following(tx: Tx, name: str, annotator: str, taken: Mapping[str, int]) -> dict[str, Any] | None:
     """The next item for an annotator, or None: one that they have not labelled or skipped, that is theirs or anybody's, and wants more labels than
     the others who look at it now (`taken`: how many) will give. Items whose labels do not agree come first where the queue's order says so, else by place."""
@@ -157,6 +172,8 @@ def label(tx: Tx, name: str, id: str, values: Any, comment: str = "", skipped: b
     before = tx.row(sa.select(queue_labels).where(*(queue_labels.c[k] == v for k, v in key.items())))
     made = {"answers": given, "comment": comment, "skipped": skipped, "at": tx.now}
     tx.upsert(queue_labels, {**key, **made}, update=list(made))
+    c = queue_claims.c
+    tx.run(queue_claims.delete().where(c.project == tx.project, c.queue == name, c.annotator == tx.who.name))
     _count(tx, name, id, queue["spec"]["rubric"])
     audit.record(tx, "queue.label", f"queue:{name}", item=id, skipped=skipped, again=before is not None)
     return {"item": id, "annotator": tx.who.name, **made, "first": before is None}

@@ -55,6 +55,21 @@ def _question(number: int, one: Any) -> dict[str, Any]:
     return full
 
 
+def question(text: str) -> dict[str, Any]:
+    """A question as people write it in a line: `quality=good,bad` (classes), `quality=bad<good` (in order), `score=1..5` or `note` (a text)."""
+    name, sign, rest = (part.strip() for part in text.partition("="))
+    if not sign:
+        return {"name": name, "type": "text"}
+    if ".." in rest:
+        low, _, high = rest.partition("..")
+        try:
+            return {"name": name, "type": "score", "min": int(low), "max": int(high)}
+        except ValueError:
+            raise BadInput(f"The question {text!r} gives no range of whole numbers.", "For example: score=1..5") from None
+    ordered = "<" in rest
+    return {"name": name, "type": "class", "classes": [c.strip() for c in rest.split("<" if ordered else ",")], "ordered": ordered}
+
+
 def level(question: Mapping[str, Any]) -> tuple[str, list[str]]:
     """How the answers to a question compare: (level of measurement, order of its values)."""
     if question["type"] == "score":

@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from everloop.assets import rubrics
 from everloop.cli import screen
 from everloop.core.errors import BadInput
 
@@ -133,19 +134,4 @@ def _rubric(ask: list[str], file: Path | None) -> list[dict[str, Any]]:
         if not isinstance(found, list):
             raise BadInput(f"{file} holds no list of questions.", 'For example: [{"name": "quality", "classes": ["good", "bad"]}]')
         return found
-    return [_question(text) for text in ask]
-
-
-def _question(text: str) -> dict[str, Any]:
-    """`quality=good,bad`, `quality=bad<good`, `score=1..5` or `note`."""
-    name, sign, rest = text.partition("=")
-    if not sign:
-        return {"name": name, "type": "text"}
-    if ".." in rest:
-        low, _, high = rest.partition("..")
-        try:
-            return {"name": name, "type": "score", "min": int(low), "max": int(high)}
-        except ValueError:
-            raise BadInput(f"--ask {text} gives no range of whole numbers.", "For example: --ask score=1..5") from None
-    ordered = "<" in rest
-    return {"name": name, "type": "class", "classes": [c.strip() for c in rest.split("<" if ordered else ",")], "ordered": ordered}
+    return [rubrics.question(text) for text in ask]

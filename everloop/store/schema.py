@@ -495,6 +495,15 @@ queue_items = _table(
     Index("queue_items_next", "project", "queue", "labelled", "place"),
 )
 
+queue_claims = _table(  # what an annotator looks at now, and until when it is kept from others
+    "queue_claims",
+    Column("project", String(250), primary_key=True),
+    Column("queue", String(250), primary_key=True),
+    Column("annotator", String(250), primary_key=True),
+    Column("item", String(250), nullable=False),
+    Column("until", Float, nullable=False),
+)
+
 queue_labels = _table(
     "queue_labels",
     Column("project", String(250), primary_key=True),

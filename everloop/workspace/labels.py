@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from everloop.assets import queues, rubrics
 from everloop.core.clock import iso
 from everloop.core.errors import BadInput, NotFound
-from everloop.core.limits import PAGE_ROWS, PAGE_ROWS_MAX, QUEUE_CLAIM_SECONDS, QUEUE_ITEMS
+from everloop.core.limits import PAGE_ROWS, PAGE_ROWS_MAX, QUEUE_ITEMS
 from everloop.core.principal import Principal, Role
 from everloop.evaluate.agreement import agreement
 from everloop.workspace import label_items
@@ -29,7 +29,6 @@ class Labels:
 
     def __init__(self, ws: Workspace) -> None:
         self.ws = ws
-        self._claims: dict[tuple[str, str, str], tuple[str, float]] = {}
 
     async def make(
         self,
@@ -78,24 +77,16 @@ class Labels:
     async def next(self, who: Principal, name: str) -> dict[str, Any]:
         """The next item for whoever asks: {"item": {"item", "shown", "why"} or None, "left": whether others may still have some}.
 
-        It is kept from others for QUEUE_CLAIM_SECONDS, and the same one is given until it is labelled or skipped.
+        It is kept from others for QUEUE_CLAIM_SECONDS, over a restart too, and the same one is given until it is labelled or skipped.
         """
-        taken = self._taken(who, name)
-
-        def work(tx: Any) -> Any:
-            queues.need_label(queues.need(tx, name), who)
-            return queues.following(tx, name, who.name, taken)
-
-        found = await self.ws.records.read(who.need(Role.viewer), work)
+        found, others = await self.ws.records.write(who.need(Role.viewer), lambda tx: queues.claim(tx, name))
         if found is None:
-            return {"item": None, "left": bool(taken)}
-        self._claims[who.project, name, who.name] = (found["item"], self.ws.clock.now() + QUEUE_CLAIM_SECONDS)
+            return {"item": None, "left": others}
         return {"item": {key: found[key] for key in ("item", "shown", "why")}, "left": True}
 
     async def label(self, who: Principal, name: str, item: str, answers: Any, *, comment: str = "", skip: bool = False) -> dict[str, Any]:
         """Answer the rubric for an item, or skip it; a second time replaces the first. On a trace the answers become scores of it too."""
         kept = await self.ws.records.write(who.need(Role.viewer), lambda tx: queues.label(tx, name, item, answers, comment, skip))
-        self._claims.pop((who.project, name, who.name), None)
         queue = await self.ws.records.read(who, lambda tx: queues.need(tx, name))
         if queue["spec"]["of"] == "traces" and not skip:
             await self._score(who, queue, item, kept)
@@ -189,12 +180,6 @@ class Labels:
             except (NotFound, BadInput):
                 continue
         return found
-
-    def _taken(self, who: Principal, name: str) -> Counter[str]:
-        """Items of a queue that others look at now: how many of them."""
-        now = self.ws.clock.now()
-        self._claims = {key: claim for key, claim in self._claims.items() if claim[1] > now}
-        return Counter(item for (project, queue, by), (item, _) in self._claims.items() if (project, queue) == (who.project, name) and by != who.name)
 
     def _mine(self, queue: dict[str, Any], who: Principal) -> dict[str, Any]:
         return {**queue, "may_label": queues.may_label(queue, who) and queue["closed_at"] is None}

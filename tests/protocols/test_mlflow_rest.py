@@ -273,6 +273,18 @@ def test_files_of_an_experiment_with_its_own_place_are_its_runs(mlflow: Mlflow) 
     assert mlflow.http.get(f"/get-artifact?run_id={run}&path=a.bin").content == bytes(3_000_000)
 
 
+def test_a_dot_is_the_folder_itself(mlflow: Mlflow) -> None:
+    run = mlflow.run()
+    assert put(mlflow, f"0/{run}/artifacts/d/a.txt", b"hello").status_code == 200
+    listed = [{"path": "d", "is_dir": True}]
+    found = mlflow.http.get(f"{API}artifacts/list", params={"run_id": run, "path": "."}).json()["files"]
+    assert found == listed == mlflow.ok("GET", "artifacts/list", run_id=run)["files"]
+    assert mlflow.http.get(PROXY, params={"path": f"0/{run}/artifacts/."}).json()["files"] == listed  # as download_artifacts(".") asks
+    assert mlflow.http.get(PROXY, params={"path": f"0/{run}/artifacts/./d"}).json()["files"][0]["path"] == "a.txt"
+    assert mlflow.http.get("/get-artifact", params={"run_id": run, "path": "./d/./a.txt"}).text == "hello"
+    assert mlflow.http.get("/get-artifact", params={"run_id": run, "path": "."}).status_code in (400, 404)
+
+
 def test_small_uploads_prompt_runs_and_what_is_not_supported(mlflow: Mlflow, run: str) -> None:
     where = "/ajax-api/2.0/mlflow/upload-artifact"
     for params, words in (({}, "run_uuid"), ({"run_uuid": run}, "path"), ({"run_uuid": run, "path": "t.txt"}, "data")):

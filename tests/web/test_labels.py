@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
 from everloop.client.base import Client
 from everloop.client.http import Http
+from everloop.core.clock import FakeClock
 from everloop.core.errors import BadInput, Conflict, Forbidden, NotFound
+from everloop.core.limits import QUEUE_CLAIM_SECONDS
 from everloop.core.settings import Settings
 from everloop.web.app import create_app
+from everloop.workspace.workspace import Workspace
 from tests.web import walk
 from tests.web.test_traces import send
 
@@ -119,6 +124,61 @@ def test_who_may_label_and_what_is_refused(table: Client, acting: As) -> None:
     with pytest.raises(Conflict, match="closed"):
         ann.labels.next("few")
     assert table.labels.get("few")["labels"] == 1 and table.labels.list()[0]["skipped"] == 2
+
+
+def test_what_somebody_looks_at_is_kept_for_them_over_a_restart(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "home", workers=0, fsync=False)
+    clock = FakeClock()
+    keys: dict[str, dict[str, str]] = {}
+
+    def upcoming(http: TestClient, name: str) -> Any:
+        return http.post("/api/v1/queues/q/next", headers=keys[name]).json()["item"]
+
+    with TestClient(create_app(settings, Workspace(settings, clock))) as http:
+        keys |= {name: walk.key(http, "default", "editor", name) for name in ("ann", "bob")}
+        files = {"file": ("t.csv", b"text\na\nb\n")}
+        assert http.post("/api/v1/datasets", data={"name": "t"}, files=files).status_code == 201
+        assert http.put("/api/v1/queues/q", json={"source": "dataset:t", "rubric": RUBRIC}).status_code == 201
+        assert upcoming(http, "ann")["item"] == "0"
+    with TestClient(create_app(settings, Workspace(settings, clock))) as http:
+        assert upcoming(http, "bob")["item"] == "1" and upcoming(http, "ann")["item"] == "0"
+        clock.time += QUEUE_CLAIM_SECONDS + 60  # both went for lunch: who comes first takes the first
+        assert upcoming(http, "bob")["item"] == "0" and upcoming(http, "ann")["item"] == "1"
+        assert http.post("/api/v1/queues/q/labels", json={"item": "0", "answers": {"quality": "bad"}}, headers=keys["bob"]).status_code == 201
+        assert upcoming(http, "bob") is None
+
+
+def test_a_queue_is_made_by_a_form(http: TestClient, table: Client) -> None:
+    page = http.get("/ui/queues?source=dataset:texts@1").text
+    assert 'value="dataset:texts@1"' in page and 'href="/ui/queues?source=dataset%3Atexts%401#make"' in http.get("/ui/assets/dataset/texts/1").text
+    csrf = re.findall(r'name="csrf" value="([^"]*)"', page)[0]
+    form = {
+        "csrf": csrf,
+        "name": "by-form",
+        "source": "dataset:texts",
+        "rubric": "quality=bad<good\nscore=1..3\nnote\n",
+        "annotators": "key:ann, bob",
+    }
+    form |= {"overlap": "2", "order": "uncertainty", "figure": "probability", "limit": "3", "columns": "text", "instructions": "Be kind."}
+    for change, words in (
+        ({"rubric": "quality=bad"}, "2 to 50 different classes"),
+        ({"limit": "many"}, "no whole number"),
+        ({"source": "x"}, "cannot be labelled"),
+    ):
+        answer = http.post("/ui/queues", data={**form, **change})
+        assert answer.status_code == 400 and words in answer.text and "Be kind." in answer.text and table.labels.list() == []
+    answer = http.post("/ui/queues", data=form, follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/ui/queues/by-form?items=1&done=made")
+    made = table.labels.get("by-form")
+    assert made["items"] == 3 and made["spec"]["annotators"] == ["key:ann", "user:bob"] and made["spec"]["order"]["column"] == "probability"
+    assert [(q["name"], q["type"]) for q in made["spec"]["rubric"]] == [("quality", "class"), ("score", "score"), ("note", "text")]
+    assert table.labels.next("by-form")["shown"] == {"text": "unsure"}
+    again = http.post("/ui/queues", data=form)
+    assert again.status_code == 409 and "a queue &#39;by-form&#39; already" in again.text
+    viewer = walk.key(http, "default", "viewer", "v")
+    assert (
+        http.post("/ui/queues", data=form, headers=viewer).status_code == 403 and "Make the queue" not in http.get("/ui/queues", headers=viewer).text
+    )
 
 
 @pytest.mark.parametrize(

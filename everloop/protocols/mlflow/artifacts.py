@@ -35,7 +35,11 @@ _RUN = re.compile(r"[0-9a-f]{32}")
 
 
 def safe(path: str) -> str:
-    """The path without slashes at its end; BadInput for one that leaves its folder, however it is written: `..`, absolute, a drive, encoded once or more."""
+    """The path without slashes at its end and without `.`, which is the folder itself; BadInput for one that leaves its folder, however it is written:
+    `..`, absolute, a drive, encoded once or more."""
+    path = "/".join(part for part in path.split("/") if part != ".")
+    if not path:
+        return ""
     plain = path
     for _ in range(10):
         decoded = urllib.parse.unquote(plain)
