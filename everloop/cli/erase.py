@@ -34,7 +34,7 @@ def erase(
     if dry_run:
         return screen.say_json(counted) if as_json else typer.echo(f"It would erase {_counts(counted)}. Nothing was done: this was a dry run.")
     if not yes and not as_json:
-        typer.confirm(f"{_counts(counted)} go for good, from every place. Go on?", abort=True)
+        typer.confirm(f"This erases {_counts(counted)} for good, everywhere. Go on?", abort=True)
     done = client.erasure.erase(user, session=session, why=why)
     screen.say_json(done) if as_json else _say(done)
 
@@ -48,7 +48,7 @@ def _list(client: Any, as_json: bool) -> None:
 
 
 def _say(done: dict[str, Any]) -> None:
-    typer.echo(f"Erased {_counts(done)}; {done['archived']:,} of the traces were in the archive.")
+    typer.echo(f"Erased {_counts(done)}.")
     for queue, items in done["queues"].items():
         typer.echo(f"  queue {queue}: {items} items with their labels")
     for one in done["remade"]:
@@ -63,5 +63,7 @@ def _say(done: dict[str, Any]) -> None:
 
 
 def _counts(told: dict[str, Any]) -> str:
-    rows = ", ".join(f"{count:,} {name}" for name, count in told["rows"].items() if count)
-    return f"{told['traces']:,} traces ({rows})" if rows else f"{told['traces']:,} traces"
+    names = {"archived": "rows of the archive"}
+    rows = ", ".join(f"{count:,} {names.get(name, name)}" for name, count in told["rows"].items() if count)
+    traces = f"{told['traces']:,} trace{'' if told['traces'] == 1 else 's'}"
+    return f"{traces} ({rows})" if rows else traces

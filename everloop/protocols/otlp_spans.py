@@ -14,6 +14,7 @@ import orjson
 
 from everloop.core.errors import BadInput
 from everloop.core.types import Span
+from everloop.protocols.otlp_repair import repaired
 from everloop.store.frames import REMOTE
 
 OPERATIONS = {
@@ -98,7 +99,10 @@ def from_protobuf(body: bytes, now_ns: int, zeros: bool = False) -> Export:
 
     request = ExportTraceServiceRequest()
     try:
-        request.ParseFromString(body)
+        try:
+            request.ParseFromString(body)
+        except DecodeError:
+            request.ParseFromString(repaired(body, ExportTraceServiceRequest))
     except DecodeError as error:
         raise BadInput(
             f"The body is not an ExportTraceServiceRequest in protobuf: {error}.", "Send OTLP/HTTP; JSON needs its content type."

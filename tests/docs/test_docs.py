@@ -33,6 +33,7 @@ RUN = (
     "docs/guides/data.md",
     "docs/guides/tracking.md",
     "docs/guides/policies.md",
+    "docs/guides/keep.md",
     "docs/guides/suites.md",
     "docs/guides/pipelines.md",
     "docs/reference/sdk.md",
