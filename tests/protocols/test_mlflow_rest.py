@@ -285,14 +285,12 @@ def test_a_dot_is_the_folder_itself(mlflow: Mlflow) -> None:
     assert mlflow.http.get("/get-artifact", params={"run_id": run, "path": "."}).status_code in (400, 404)
 
 
-def test_small_uploads_prompt_runs_and_what_is_not_supported(mlflow: Mlflow, run: str) -> None:
+def test_small_uploads_and_prompt_runs(mlflow: Mlflow, run: str) -> None:
     where = "/ajax-api/2.0/mlflow/upload-artifact"
     for params, words in (({}, "run_uuid"), ({"run_uuid": run}, "path"), ({"run_uuid": run, "path": "t.txt"}, "data")):
         assert mlflow.http.post(where, params=params).json()["message"].startswith(f"Request must specify {words}.")
     assert mlflow.http.post(where, params={"run_uuid": run, "path": "t.txt"}, content=b"hello").status_code == 200
     assert mlflow.http.get("/get-artifact", params={"run_uuid": run, "path": "t.txt"}).text == "hello"
-    status, answer = mlflow.ask("GET", f"/api/2.0/mlflow-artifacts/presigned/0/{run}/artifacts/t.txt")
-    assert (status, answer["error_code"]) == (501, "NOT_IMPLEMENTED")
     lab = "/ajax-api/2.0/mlflow/runs/create-promptlab-run"
     assert mlflow.ask("POST", lab, {"experiment_id": "0"})[1]["message"] == "CreatePromptlabRun request must specify prompt_template."
     body = {"experiment_id": "0", "prompt_template": "Hi {{ a }}", "prompt_parameters": [{"key": "a", "value": "b"}], "model_route": "r"}

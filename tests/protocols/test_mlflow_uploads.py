@@ -171,9 +171,29 @@ def test_an_upload_goes_on_over_a_restart(tmp_path: Path) -> None:
         assert up.read().content == b"".join(PARTS)
 
 
+def test_a_file_is_read_by_ranges_with_a_key_for_reading_alone(client: TestClient) -> None:
+    up = Uploader(client)
+    assert client.put(f"{FILES}/{up.folder}/big.bin", content=PARTS[1], headers=up.headers).status_code == 200
+    told = client.get(f"/api/2.0/mlflow-artifacts/presigned/{up.folder}/big.bin", headers=up.headers).json()
+    assert told["file_size"] == len(PARTS[1])
+    answer = client.get(told["url"], headers={**told["headers"], "range": "bytes=10-19"})
+    assert (answer.status_code, answer.content) == (206, PARTS[1][10:20])
+    assert client.put(f"{FILES}/{up.folder}/x.bin", content=b"x", headers=told["headers"]).status_code == 403
+    for path, status in ((f"{up.folder}/none", 404), (f"{up.folder}/%2e%2e/x", 400)):
+        assert client.get(f"/api/2.0/mlflow-artifacts/presigned/{path}", headers=up.headers).status_code == status
+
+
+def test_files_are_text_where_people_read_them(client: TestClient) -> None:
+    up = Uploader(client)
+    for name, kind in (("MLmodel", "text/plain"), ("conda.yaml", "text/plain"), ("a.png", "image/png"), ("a.pkl", "application/octet-stream")):
+        assert client.put(f"{FILES}/{up.folder}/{name}", content=b"x", headers=up.headers).status_code == 200
+        answer = client.get(f"{FILES}/{up.folder}/{name}", headers=up.headers)
+        assert answer.headers["content-type"].partition(";")[0] == kind and answer.headers["x-content-type-options"] == "nosniff"
+
+
 @pytest.mark.client
 @pytest.mark.check
-def test_mlflows_own_client_sends_a_large_file_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflows_own_client_sends_and_reads_a_large_file_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import random
 
     import mlflow
@@ -196,5 +216,7 @@ def test_mlflows_own_client_sends_a_large_file_in_parts(tmp_path: Path, monkeypa
         with mlflow.start_run() as run:
             mlflow.log_artifact(str(file), "m")
         assert sorted(sent) == [1, 2, 3]
+        monkeypatch.setenv("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "true")
+        monkeypatch.setenv("MLFLOW_MULTIPART_DOWNLOAD_CHUNK_SIZE", "5000000")
         found = mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/m/weights.bin", dst_path=str(tmp_path / "back"))
         assert Path(found).read_bytes() == file.read_bytes()

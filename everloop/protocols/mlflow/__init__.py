@@ -80,6 +80,9 @@ def mount(app: Any, ws: Any) -> None:
     async def parts(request: Any) -> Any:
         return await uploads.answer(request, ws)
 
+    async def presigned(request: Any) -> Any:
+        return await uploads.presigned(request, ws)
+
     async def part(request: Any) -> Any:
         return await uploads.put_part(request, ws)
 
@@ -104,7 +107,7 @@ def mount(app: Any, ws: Any) -> None:
             app.add_route(f"{prefix}/{number}/mlflow-artifacts/artifacts", files, methods=["GET"])
             app.add_route(f"{prefix}/{number}/mlflow-artifacts/artifacts/{{path:path}}", files, methods=["GET", "PUT", "DELETE"])
             app.add_route(f"{prefix}/{number}/mlflow-artifacts/mpu/{{path:path}}", parts, methods=["POST"])
-            app.add_route(f"{prefix}/{number}/mlflow-artifacts/presigned/{{path:path}}", artifacts.unsupported, methods=["GET"])
+            app.add_route(f"{prefix}/{number}/mlflow-artifacts/presigned/{{path:path}}", presigned, methods=["GET"])
             app.add_route(f"{prefix}/{number}/mlflow/upload-artifact", upload, methods=["POST"])
             app.add_route(f"{prefix}/{number}/mlflow/{{path:path}}", api, methods=methods)
 

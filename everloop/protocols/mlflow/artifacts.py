@@ -32,6 +32,8 @@ from everloop.protocols.mlflow.wire import Call, failure, reply
 OTHER = "mlflow-artifacts"
 """The folder of files that belong to no run and no model."""
 _RUN = re.compile(r"[0-9a-f]{32}")
+_TEXT = re.compile(r"(^|\.)(mlmodel|mlproject|ya?ml|toml|ini|cfg|conf|log|properties|md|rst|json|xml|csv|tsv|js|py)$", re.IGNORECASE)
+"""Files that are shown as text, whatever else they are."""
 
 
 def safe(path: str) -> str:
@@ -108,11 +110,6 @@ async def _trace_file(request: Request, ws: Any, who: Any, id: str) -> Response:
     return reply({})
 
 
-async def unsupported(request: Request) -> Response:
-    """Presigned addresses to read from: MLflow's client then reads the file whole, as it does with a server on a local disk."""
-    return reply({"error_code": "NOT_IMPLEMENTED", "message": "Multipart download is not supported for the current artifact repository"}, 501)
-
-
 async def files_of(ws: Any, who: Any, sort: str, owner: str, under: str = "") -> list[dict[str, Any]]:
     """All files of an owner, below a folder if told: [{"path", "digest", "size"}]. An owner that is not there has none."""
     if sort == "asset":
@@ -153,7 +150,7 @@ async def send_file(ws: Any, who: Any, files: list[dict[str, Any]], path: str, a
     plain = name.encode("ascii", "replace").decode().replace('"', "_")
     disposition = f'attachment; filename="{plain}"' + ("" if plain == name else f"; filename*=UTF-8''{urllib.parse.quote(name, safe='')}")
     headers = {"content-disposition": disposition, "x-content-type-options": "nosniff", "content-length": str(size)}
-    kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
+    kind = "text/plain" if _TEXT.search(name) else mimetypes.guess_type(path)[0] or "application/octet-stream"
     if size <= OBJECT_CHUNK_ABOVE:
         return Response(await asyncio.to_thread(_whole, reader), headers=headers, media_type=kind)
     return StreamingResponse(_pieces(reader), headers=headers, media_type=kind)

@@ -1,4 +1,4 @@
-"""Uploads in parts over MLflow's artifact proxy: mpu/create, complete and abort below the folder that the file goes to, and the parts' addresses.
+"""Uploads and downloads in parts over MLflow's artifact proxy: mpu/create, complete and abort below the folder that the file goes to, and the parts' addresses.
 
 MLflow's client sends the parts without its key, as to a bucket, so that an address carries a seal for its part alone (see workspace/uploads).
 """
@@ -6,6 +6,7 @@ MLflow's client sends the parts without its key, as to a bucket, so that an addr
 from __future__ import annotations
 
 import urllib.parse
+from dataclasses import replace
 from pathlib import PureWindowsPath
 from typing import Any
 
@@ -13,8 +14,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from everloop.core.errors import BadInput, EverloopError, NotFound
-from everloop.protocols.mlflow.artifacts import keep, place
+from everloop.core.principal import Role
+from everloop.protocols.mlflow.artifacts import files_of, keep, place
 from everloop.protocols.mlflow.wire import body_of, failure, reply
+
+READ_SECONDS = 900.0
+"""How long the key of a presigned address is good; the client asks for another one then."""
 
 
 async def answer(request: Request, ws: Any) -> Response:
@@ -41,6 +46,21 @@ async def put_part(request: Request, ws: Any) -> Response:
 
         await keep(request, ws, put)
         return Response(status_code=200, headers={"etag": f'"{found[0]}"'})
+    except EverloopError as error:
+        return failure(error)
+
+
+async def presigned(request: Request, ws: Any) -> Response:
+    """GET presigned/FILE: where the client reads a file by ranges, several at once, and the short-lived key that it sends there."""
+    try:
+        who, path = request.scope["everloop.who"], request.path_params["path"]
+        sort, owner, rest = place(path)
+        found = next((one for one in await files_of(ws, who, sort, owner, rest.rpartition("/")[0]) if one["path"] == rest), None)
+        if found is None:
+            raise NotFound(f"No such artifact: '{path}'", "List them with mlflow.artifacts.list_artifacts().")
+        key = ws.identity.mint(replace(who, role=Role.viewer), READ_SECONDS)
+        url = f"{address(ws, request)}/api/v1/objects/{found['digest']}"
+        return reply({"url": url, "headers": {"Authorization": f"Bearer {key}"}, "file_size": found["size"]})
     except EverloopError as error:
         return failure(error)
 
