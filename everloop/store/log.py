@@ -104,6 +104,7 @@ class Log:
         Raises Busy when LOG_QUEUE_BYTES wait for fsync or LOG_BACKLOG_BYTES to be drained, TooLarge above LOG_FRAME_BYTES.
         """
         done: Future[Position] = Future()
+        done.set_running_or_notify_cancel()  # whoever stops waiting must not be able to cancel it: the sync thread would die of that
         with self._lock:
             self._write(payload)
             self._waiting.append(done)

@@ -27,8 +27,9 @@ from everloop.store.files import make_folder, sync_folder, temp_name, write_erro
 from everloop.store.frames import Price, pack, unpack
 from everloop.store.log import Log, Position
 from everloop.store.telemetry_archive import Archive, Part
+from everloop.store.telemetry_compact import compact, fill
 from everloop.store.telemetry_jobs import Gate, Jobs
-from everloop.store.telemetry_text import TextIndex, texts_of
+from everloop.store.telemetry_text import TextIndex
 
 T = TypeVar("T")
 Parts = tuple[Sequence[Any], Sequence[Any], Sequence[Any], Sequence[Any]]
@@ -73,6 +74,9 @@ class Telemetry:
         self._cursors = threading.local()
         self._open_cursors: list[Any] = []
         self._jobs, self._gate = Jobs(), Gate()
+        self.second_text: TextIndex | None = None
+        """An index that is being made, which gets what the first one gets."""
+        self.compacting = threading.Lock()
 
     def open(self) -> Telemetry:
         """Open the log and start the drain; Conflict if another server has this home, NoSpace if it cannot be written."""
@@ -314,55 +318,39 @@ class Telemetry:
         """Where to read on: what is not yet both in the tables and in the index. A lost index is made anew from the tables."""
         done, indexed = tables.drained(self._con), text.position()
         if indexed < done and not self.log.segments()[0] <= indexed.segment:
-            self._index_all(text, done)
+            text.add([], done)
+            cursor = self._con.cursor()
+            fill(self, cursor, text)
+            cursor.close()
             indexed = done
         return min(done, indexed)
 
-    def _index_all(self, text: TextIndex, done: Position) -> None:
-        """Fill an empty index of texts with all spans there are, the archive's too."""
-        cursor = self._con.cursor()
-        try:
-            if self.archive is not None and (parts := self.archive.everything()):
-                self.archive.widen(cursor, parts)
-            cursor.execute("SELECT project, trace_id, name, error, inputs, outputs FROM spans ORDER BY start_ns")
-            while rows := cursor.fetchmany(DRAIN_ROWS):
-                text.add(texts_of(rows), done)
-        finally:
-            cursor.close()
-
     def compact(self) -> None:
-        """Make the database file and the index of texts anew, so that nothing of what was deleted is left in them; blocking. Questions wait for the
-        last moment of it, what is sent goes into the log meanwhile. Needs the room that the tables take once more."""
-        self.change(self._compacted, whole=True).result()
+        """Make the files of the tables and of the index of texts anew, so that nothing of what was deleted is left in them; blocking (see
+        telemetry_compact)."""
+        compact(self)
 
-    def _compacted(self, con: Any) -> None:
-        file, words = self.home / "telemetry.duckdb", self.home / "telemetry-text.db"
-        fresh, fresh_words = self.home / "telemetry.fresh.duckdb", self.home / "telemetry-text.fresh.db"
-        for old in (*self.home.glob("telemetry.fresh.*"), *self.home.glob("telemetry-text.fresh.*")):
-            old.unlink()
-        text = TextIndex(fresh_words, self.log.fsync)
-        text.add([], tables.drained(con))
-        self._index_all(text, tables.drained(con))
-        text.close()
-        [base] = con.execute("SELECT current_database()").fetchone()
-        con.execute(f"ATTACH '{str(fresh).replace(chr(39), chr(39) * 2)}' AS fresh")
-        con.execute(f'COPY FROM DATABASE "{base}" TO fresh')
-        con.execute("DETACH fresh")
+    def reopen(self, exchange: Callable[[], None]) -> None:
+        """Close the database and the index of texts, have the files exchanged, and open them again, while no question is under way. By the drain's
+        thread alone."""
         with self._gate.alone():
             for cursor in self._open_cursors:
                 cursor.close()
             self._open_cursors, self._cursors = [], threading.local()
-            con.close()
+            self._con.close()
             assert self.text is not None
             self.text.close()
-            for new, place in ((fresh, file), (fresh_words, words)):
-                os.replace(new, place)
-                for rest in (".wal", "-wal", "-shm"):
-                    place.with_name(place.name + rest).unlink(missing_ok=True)
-            if self.log.fsync:
-                sync_folder(self.home)
-            self._con = tables.connect(file)
-            self.text = self._open_text(words)
+            try:
+                exchange()
+            finally:
+                self._con = tables.connect(self.home / "telemetry.duckdb")
+                self.text = self._open_text(self.home / "telemetry-text.db")
+
+    def forget_texts(self, traces: Sequence[str]) -> None:
+        """Let the words of these traces lead nowhere (see TextIndex.forget). By the drain's thread alone."""
+        for text in (self.text, self.second_text):
+            if text is not None:
+                text.forget(traces)
 
     def _drain(self, position: Position) -> Position:
         """Move everything that is in the log beyond `position`; answers the new position."""
@@ -404,7 +392,9 @@ class Telemetry:
     def _store(self, batch: dict[str, list[Any]], position: Position) -> None:
         assert self.text is not None
         tables.insert(self._con, batch, position)
-        self.text.add(batch["spans"], position, [one["trace_id"] for one in batch["infos"] if one.get("delete")])
+        for text in (self.text, self.second_text):
+            if text is not None:
+                text.add(batch["spans"], position, [one["trace_id"] for one in batch["infos"] if one.get("delete")])
 
     def _store_each(self, frames: list[bytes], start: Position, position: Position) -> None:
         """Store frames one at a time and put aside those that cannot be, so that one bad record does not stop all others. The position moves when

@@ -27,7 +27,7 @@ _LETTERS = re.compile(r"\w+", re.UNICODE)
 
 
 class TextIndex:
-    """The index in one SQLite file; one thread writes, others search."""
+    """The index in one SQLite file; one thread writes at a time, others search."""
 
     def __init__(self, file: Path, fsync: bool = True) -> None:
         self.file = file
@@ -46,28 +46,30 @@ class TextIndex:
 
     def add(self, spans: Sequence[Row], position: Position, gone: Sequence[str] = ()) -> None:
         """Index the texts of spans (rows as in SPAN_COLUMNS), forget the traces `gone`, and note the position, all or nothing."""
-        self._con.execute("BEGIN IMMEDIATE")
-        try:
-            start = self._con.execute("SELECT coalesce(max(id), 0) FROM entries").fetchone()[0]
-            texts = [(row[_AT["trace_id"]], text) for row in spans if (text := _text_of(row))]
-            self._con.executemany("INSERT INTO entries VALUES (?, ?)", ((start + i, trace) for i, (trace, _) in enumerate(texts, 1)))
-            self._con.executemany("INSERT INTO words (rowid, text) VALUES (?, ?)", ((start + i, text) for i, (_, text) in enumerate(texts, 1)))
-            if gone:  # the number stays taken: its words stay in the index and must lead nowhere
-                self._con.execute(
-                    "UPDATE entries SET trace_id = '' WHERE trace_id IN (SELECT value FROM json_each(?))", (orjson.dumps(list(gone)).decode(),)
-                )
-            self._con.execute("DELETE FROM drained")
-            self._con.execute("INSERT INTO drained VALUES (?, ?)", position)
-            self._con.execute("COMMIT")
-        except BaseException:
-            self._con.execute("ROLLBACK")
-            raise
+        with self._lock:
+            self._con.execute("BEGIN IMMEDIATE")
+            try:
+                start = self._con.execute("SELECT coalesce(max(id), 0) FROM entries").fetchone()[0]
+                texts = [(row[_AT["trace_id"]], text) for row in spans if (text := _text_of(row))]
+                self._con.executemany("INSERT INTO entries VALUES (?, ?)", ((start + i, trace) for i, (trace, _) in enumerate(texts, 1)))
+                self._con.executemany("INSERT INTO words (rowid, text) VALUES (?, ?)", ((start + i, text) for i, (_, text) in enumerate(texts, 1)))
+                if gone:  # the number stays taken: its words stay in the index and must lead nowhere
+                    self._con.execute(
+                        "UPDATE entries SET trace_id = '' WHERE trace_id IN (SELECT value FROM json_each(?))", (orjson.dumps(list(gone)).decode(),)
+                    )
+                self._con.execute("DELETE FROM drained")
+                self._con.execute("INSERT INTO drained VALUES (?, ?)", position)
+                self._con.execute("COMMIT")
+            except BaseException:
+                self._con.execute("ROLLBACK")
+                raise
 
     def forget(self, traces: Sequence[str]) -> None:
         """Let the words of these traces lead nowhere; they stay in the file until it is made anew."""
-        self._con.execute(
-            "UPDATE entries SET trace_id = '' WHERE trace_id IN (SELECT value FROM json_each(?))", (orjson.dumps(list(traces)).decode(),)
-        )
+        with self._lock:
+            self._con.execute(
+                "UPDATE entries SET trace_id = '' WHERE trace_id IN (SELECT value FROM json_each(?))", (orjson.dumps(list(traces)).decode(),)
+            )
 
     def search(self, project: str, query: str) -> list[str]:
         """Trace ids, newest first, at most TEXT_MATCHES spans deep, whose texts have all words of the query.

@@ -191,8 +191,7 @@ class Retention:
 
         def work(con: Any) -> dict[str, int]:
             counts = archives.delete_rows(con, who.project, traces)
-            if telemetry.text is not None:
-                telemetry.text.forget(traces)
+            telemetry.forget_texts(traces)
             return counts
 
         counts: dict[str, int] = await self._change(work)
@@ -221,8 +220,7 @@ class Retention:
             archive.unlist_part(con, part)
             if fresh is not None:
                 archive.list_part(con, fresh, left)
-            if telemetry.text is not None:
-                telemetry.text.forget(sorted(gone))
+            telemetry.forget_texts(sorted(gone))
 
         await self._change(work)
         if fresh is not None:

@@ -143,3 +143,12 @@ def test_a_full_disk_keeps_the_log_whole(tmp_path: Path, monkeypatch: pytest.Mon
     log.append(b"two").result(10)
     assert everything(log) == [b"one", b"two"]
     log.close()
+
+
+def test_who_stops_waiting_for_the_disk_harms_nobody(tmp_path: Path) -> None:
+    log = Log(tmp_path, fsync=False).open()
+    try:
+        assert not log.append(b"given up").cancel()
+        assert log.append(b"after it").result(5).offset > 0
+    finally:
+        log.close()

@@ -161,3 +161,26 @@ def test_an_erasure_that_was_killed_is_finished_at_the_next_start(tmp_path: Path
             client.portal.call(__import__("asyncio").sleep, 0.1)  # type: ignore[union-attr]
         assert len(ok(client.get("/api/v1/erasures"))["items"]) == 1
     assert on_disk(tmp_path, MARK, USER) == []
+
+
+def test_what_comes_while_an_erasure_makes_the_files_anew_is_kept_and_found(client: TestClient) -> None:
+    for i in range(40):
+        send(client, f"{MARK} {i}")
+    before = [send(client, f"a walrus {i}", user="bea", session="s2") for i in range(40)]
+    flush(client)
+    store, during = telemetry(client), []
+    first = store.change
+
+    def slow(work: Any, whole: bool = False) -> Any:
+        done = first(work, whole)
+        if whole:  # the snapshot was taken, or the files are exchanged
+            done.result()
+            during.append(send(client, f"a walrus came in between {len(during)}", user="bea", session="s2"))
+            store.flush_sync()
+        return done
+
+    store.change = slow
+    ok(client.post("/api/v1/erasures", json={"user": USER, "why": "ticket 12"}))
+    assert len(during) == 2
+    found = [item["trace_id"] for item in ok(client.get("/api/v1/traces", params={"text": "walrus", "limit": 100}))["items"]]
+    assert set(found) == {*before, *during} and len(found) == 42
