@@ -28,6 +28,12 @@ from everloop.store.objects import digest_of
 from everloop.store.places import Place
 
 NS = 1_000_000_000
+_LAST = {
+    "infos": " QUALIFY row_number() OVER (PARTITION BY project, trace_id ORDER BY received_at DESC) = 1",
+    "traces": " QUALIFY row_number() OVER (PARTITION BY project, trace_id ORDER BY spans DESC) = 1",
+    "scores": " QUALIFY row_number() OVER (PARTITION BY project, id ORDER BY received_at DESC) = 1",
+}
+"""Of tables whose rows are replaced: what is told after a trace was archived counts, the archived row beside it no more."""
 OWN = ("archive_parts", "archive_traces")
 _TIMES = {"start_ns": 1, "at_ms": 1_000_000, "at": NS}
 """Columns that say when, and how many nanoseconds one of their units has."""
@@ -261,10 +267,8 @@ class Archive:
         for table in sorted({name for part in parts for name in part.tables}):
             files = [self.file(part.tables[table]) for part in parts if table in part.tables]
             listed = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
-            cursor.execute(
-                f'CREATE TEMP VIEW "{table}" AS SELECT * FROM "{base}".main."{table}" '
-                f"UNION ALL BY NAME SELECT * FROM read_parquet([{listed}], union_by_name = true)"
-            )
+            both = f'SELECT * FROM "{base}".main."{table}" UNION ALL BY NAME SELECT * FROM read_parquet([{listed}], union_by_name = true)'
+            cursor.execute(f'CREATE TEMP VIEW "{table}" AS SELECT * FROM ({both}){_LAST.get(table, "")}')
 
     @contextlib.contextmanager
     def told(self) -> Any:

@@ -266,7 +266,17 @@ class TraceInfos:
     async def _tell(self, who: Principal, known: Sequence[Mapping[str, Any]], change: Mapping[str, Any]) -> None:
         """Write one change of several traces; a trace that had no row of its own gets one with what its spans say."""
         fields = ("id", "experiment", "state", "at_ms", "ms", "name", "session", "user", "request_preview", "response_preview")
-        changes = [{"trace_id": one["trace_id"], "fill": {k: one[k] for k in fields if one.get(k) is not None}, **change} for one in known]
+        parts = ("tags", "metadata")  # also those that an archived trace has: its row is not in the table any more
+        changes = [
+            {
+                "trace_id": one["trace_id"],
+                "fill": {k: one[k] for k in fields if one.get(k) is not None},
+                **{f"fill_{part}": dict(one[part]) for part in parts if one.get(part)},
+                **change,
+                **{part: [*(one.get(part) or []), *change.get(part, [])] for part in ("runs", "prompts")},
+            }
+            for one in known
+        ]
         if changes:
             await self.ws.telemetry.add_durable(who.project, infos=changes)
 

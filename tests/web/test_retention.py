@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -193,3 +196,63 @@ def test_a_project_file_declares_it(client: TestClient) -> None:
     items[0]["spec"]["older"] = "30d"  # type: ignore[index]
     assert client.post("/api/v1/apply", json={"items": items}).json()["items"][0]["differences"] == [{"field": "older", "from": "90d", "to": "30d"}]
     assert client.delete("/api/v1/retention/old").status_code == 204 and client.delete("/api/v1/retention/old").status_code == 404
+
+
+def test_what_is_told_of_an_archived_trace_counts(client: TestClient) -> None:
+    experiment = client.post("/api/2.0/mlflow/experiments/create", json={"name": "mine"}).json()["experiment_id"]
+    id = f"tr-{new_trace_id()}"
+    info = {"trace_id": id, "trace_location": {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": experiment}}, "state": "OK"}
+    info |= {"request_time": "2020-01-01T00:00:00Z", "tags": {"first": "1"}, "trace_metadata": {"mlflow.trace.user": "ann"}}
+    assert client.post("/api/3.0/mlflow/traces", json={"trace": {"trace_info": info}}).status_code == 200
+    rule(client, "old", older="90d")
+    assert run(client)["old"]["traces"] == 1 and hot(client, "infos") == 0
+    for _ in range(2):
+        assert client.patch(f"/api/3.0/mlflow/traces/{id}/tags", json={"key": "second", "value": "2"}).status_code == 200
+        told = client.get(f"/api/3.0/mlflow/traces/{id}").json()["trace"]["trace_info"]
+        assert told["tags"]["first"] == "1" and told["tags"]["second"] == "2" and told["trace_metadata"]["mlflow.trace.user"] == "ann"
+        run(client)
+    found = client.post("/api/3.0/mlflow/traces/search", json={"locations": [info["trace_location"]], "filter": "tags.second = '2'"})
+    assert [one["trace_id"] for one in found.json()["traces"]] == [id]
+
+
+def test_an_archive_in_a_bucket_is_read_through_copies_that_go_with_it(client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    traces = [send(client, 100 + i) for i in range(2)]
+    flush(client)
+    rule(client, "old", older="90d")
+    run(client)
+    monkeypatch.setattr(client.app.state.workspace.objects.place, "file", lambda key: None)  # type: ignore[attr-defined]
+    assert listed(client) == traces and client.get(f"/api/v1/traces/{traces[1]}").status_code == 200
+    assert list((tmp_path / "archive-cache").iterdir())
+    rule(client, "gone", older="90d", action="delete")
+    assert run(client)["gone"]["traces"] == 2
+    assert listed(client) == [] and not list((tmp_path / "archive-cache").iterdir()) and not list((tmp_path / "objects").rglob("*.parquet"))
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from tests.web.test_retention import app, flush, rule, send
+with app(Path(sys.argv[1])) as client:
+    print([send(client, 100 + i) for i in range(3)][-1])
+    flush(client)
+    rule(client, "old", older="90d")
+    change, steps = client.app.state.workspace.telemetry.change, []
+    def dies(work, whole=False):
+        steps.append(1)
+        if len(steps) == 2:
+            sys.stdout.flush()
+            os._exit(9)
+        return change(work, whole)
+    client.app.state.workspace.telemetry.change = dies
+    client.post("/api/v1/retention/run", json={})
+"""
+
+
+def test_a_run_that_was_killed_between_file_and_rows_is_gone_on_with(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True)
+    assert killed.returncode == 9, killed.stderr.decode()
+    with app(tmp_path) as client:
+        assert len(listed(client)) == 3 and hot(client) == 4
+        assert run(client)["old"]["traces"] == 2 and hot(client) == 0
+        assert len(listed(client)) == 3 and len(client.get(f"/api/v1/traces/{killed.stdout.decode().strip()}").json()["spans"]) == 2
