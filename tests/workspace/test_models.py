@@ -127,6 +127,8 @@ def test_a_file_that_a_stranger_put_into_a_trusted_run_is_the_strangers(tmp_path
             assert "not trusted" not in team.promote(f"clean{i}")[1]
         files = {one["path"]: one["by"] for one in send(client, "GET", f"/runs/{run}/artifacts")[1]["items"]}
         assert files == {"m/MLmodel": "key:ci", "m/python_model.pkl": "key:ci"}
+        assert "by key:ci." in client.get(f"/ui/runs/{run}?tab=artifacts&path=m/python_model.pkl").text
+        assert "Files written by" in client.get("/ui/assets/model/odd0/1").text
 
 
 def test_files_of_which_nobody_noted_the_writer_are_nobodys_until_an_admin_says_so(tmp_path: Path) -> None:
