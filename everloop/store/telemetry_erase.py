@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from everloop.core.limits import ERASE_NEEDLES
+from everloop.store.frames import SESSION, USER
 
 _BLOCK = 8 * 1024 * 1024
 _SHORT = 12
@@ -54,11 +55,27 @@ def _traces(con: Any, project: str, column: str, ids: Sequence[str]) -> set[str]
     return found
 
 
-def forget_subjects(con: Any, project: str, subjects: Sequence[str], users: Sequence[str]) -> dict[str, int]:
-    """Delete scores of these subjects (sessions), and predictions of these users that belong to no trace. Inside the caller's transaction."""
-    [scores] = con.execute("DELETE FROM scores WHERE project = ? AND subject IN (SELECT unnest(?::VARCHAR[]))", [project, list(subjects)]).fetchone()
+def forget_subjects(con: Any, project: str, sessions: Sequence[str], users: Sequence[str]) -> dict[str, int]:
+    """Delete what names these users or sessions and belongs to no trace: scores of the sessions, predictions of the users, metric points and log
+    records with either among their attributes. Inside the caller's transaction; answers how many rows by table."""
+    [scores] = con.execute("DELETE FROM scores WHERE project = ? AND subject IN (SELECT unnest(?::VARCHAR[]))", [project, list(sessions)]).fetchone()
     [rows] = con.execute('DELETE FROM predictions WHERE project = ? AND "user" IN (SELECT unnest(?::VARCHAR[]))', [project, list(users)]).fetchone()
-    return {name: int(count) for name, count in (("scores", scores), ("predictions", rows)) if count}
+    counts = {"scores": scores, "predictions": rows}
+    for table in _attributed(con):
+        parts = [(name, ids) for names, ids in ((USER, users), (SESSION, sessions)) for name in names]
+        where = " OR ".join("json_extract_string(attributes, ?) IN (SELECT unnest(?::VARCHAR[]))" for _ in parts)
+        values = [value for name, ids in parts for value in (f'$."{name}"', list(ids))]
+        [counts[table]] = con.execute(f'DELETE FROM "{table}" WHERE project = ? AND ({where})', [project, *values]).fetchone()
+    return {name: int(count) for name, count in counts.items() if count}
+
+
+def _attributed(con: Any) -> list[str]:
+    """Tables, beside spans, whose rows have attributes."""
+    rows = con.execute(
+        "SELECT table_name FROM duckdb_columns() WHERE NOT internal AND database_name = current_database() AND schema_name = 'main' "
+        "AND column_name IN ('project', 'attributes') GROUP BY table_name HAVING count(*) = 2 ORDER BY table_name"
+    ).fetchall()
+    return [name for (name,) in rows if name != "spans"]
 
 
 def pattern(needles: Iterable[str]) -> Any:

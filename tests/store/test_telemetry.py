@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -257,3 +258,17 @@ def test_changes_of_a_trace_are_folded_in_their_order(tmp_path: Path) -> None:
     telemetry.flush_sync(20)
     assert telemetry.query_sync(lambda con: con.execute("SELECT count(*) FROM infos").fetchall()) == [(0,)]
     telemetry.close()
+
+
+def test_points_and_records_that_name_a_user_go_with_them(telemetry: Telemetry) -> None:
+    from everloop.store.telemetry_erase import forget_subjects
+
+    def fill(con: Any) -> dict[str, int]:
+        con.execute("CREATE TABLE signals (project VARCHAR, attributes VARCHAR)")
+        about = ['{"user.id":"ann"}', '{"enduser.id":"ann"}', '{"user.id":"bea"}', '{"session.id":"s1"}', "{}", None]
+        con.executemany("INSERT INTO signals VALUES ('default', ?)", [[one] for one in about])
+        con.execute("INSERT INTO signals VALUES ('other', ?)", [about[0]])
+        return forget_subjects(con, "default", ["s1"], ["ann"])
+
+    assert telemetry.change(fill).result(10) == {"signals": 3}
+    assert telemetry.query_sync(lambda con: con.execute("SELECT count(*) FROM signals").fetchone()) == (4,)
