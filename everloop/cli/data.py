@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from everloop.cli import screen
+from everloop.cli import data_store, screen
 
 
 def register(app: typer.Typer) -> None:
@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
     data.command("tag")(tag)
     data.command("split")(split)
     data.command("gc")(gc)
-    data.command("verify")(verify)
+    data_store.add_to(data)
     app.add_typer(data, name="data")
 
 
@@ -209,22 +209,6 @@ def gc(
         typer.echo(f"{done['young']:,} files that nothing refers to are younger than {grace:g} hours and stay for now")
     for note in done["notes"]:
         typer.echo(f"note: {note}")
-
-
-def verify(
-    ref: str = typer.Argument(None, help="NAME@VERSION; all of the project without"),
-    as_json: bool = screen.JSON,
-) -> None:
-    """Read and check stored bytes; damage ends with exit code 1."""
-    done = screen.client(start=True).data.verify(ref)
-    if as_json:
-        screen.say_json(done)
-    else:
-        for one in done["damaged"]:
-            typer.echo(f"damaged: {one.get('path') or one.get('key')}: {one['error']}")
-        typer.echo(f"{done['checked']:,} checked, {done['bytes']:,} bytes: {done['damaged_count'] or 'none'} damaged")
-    if done["damaged_count"]:
-        raise typer.Exit(1)
 
 
 def _said(asset: dict[str, Any]) -> None:

@@ -192,6 +192,40 @@ class Data:
         """Have every object of the project, or of one version, read and checked: {"checked", "bytes", "damaged": [...], "damaged_count"}."""
         return self._http.post("/api/v1/objects/verify" + query_text({"ref": ref}), timeout=_SECONDS)
 
+    def repair(
+        self, source: str | os.PathLike[str] | None = None, *, places: Iterable[str] = (), progress: Progress | None = None
+    ) -> dict[str, Any]:
+        """Mend damaged and missing objects of the project: {"damaged": [{"key", "error"}], "restored", "lost": [{"ref", "path", "digest"}], "lost_count"}.
+
+        Damaged bytes are taken out, and put again from another copy in the store, from the home's folder where objects lie in a bucket, from `places`
+        (URLs; a site admin's right), and from `source`, a folder or file here that has some of them, say a checkout. An admin's right.
+        """
+        done = self._http.post("/api/v1/objects/repair", json={"places": [*places]}, timeout=_SECONDS)
+        if source is not None and not Path(source).exists():
+            raise BadInput(f"There is no file or folder {source}.", "Give a folder with files that may be lost.")
+        while source is not None and done["wanted"]:
+            from everloop.client.mend import Mend
+
+            Mend(self._http, done["wanted"], progress).folder(Path(source))
+            after = self._http.post("/api/v1/objects/repair", json={"scan": False}, timeout=_SECONDS)
+            came = set(done["wanted"]) - set(after["wanted"])
+            done |= {"restored": done["restored"] + len(came), **{k: after[k] for k in ("lost", "lost_count", "wanted")}}
+            if not came:  # a list of files that came back may name more that is wanted
+                break
+        return {key: value for key, value in done.items() if key != "wanted"}
+
+    def move(self, to: str, *, remove: bool = False) -> dict[str, Any]:
+        """Begin, or go on, to move all objects to s3://BUCKET/PREFIX or to "home", the server's own folder; answers the state (see `moved`).
+
+        Each file is checked before and compared after; meanwhile both places are read. With `remove` files go from the old place once all are
+        copied. A site admin's right.
+        """
+        return self._http.post("/api/v1/objects/move", json={"to": to, "remove": remove})
+
+    def moved(self) -> dict[str, Any]:
+        """How far a move is: {"to", "from", "state": none | running | done | damaged | stopped | failed, "total", "copied", "there", "damaged", ...}."""
+        return self._http.get("/api/v1/objects/move")
+
     def add_documents(
         self,
         name: str,

@@ -40,7 +40,7 @@ class Upload:
 
     def folder(self, base: Path) -> str:
         """Send a folder (or one file); answers the digest of its list of files. BadInput for what cannot be read or kept, by name."""
-        found = [*_walk(base)] if base.is_dir() else [_one(base)]
+        found = local_entries(base)
         files = [one for one in found if one[1] is not None]
         if not files:
             raise BadInput(f"The folder {base} holds no files.", "Give a folder with files in it.")
@@ -177,7 +177,7 @@ class Upload:
 
 def local_files(base: Path, cache: FileCache) -> list[dict[str, Any]]:
     """The entries of a folder (or one file) as `Upload.folder` would send them, hashed here and not sent."""
-    found = [*_walk(base)] if base.is_dir() else [_one(base)]
+    found = local_entries(base)
     seen: list[tuple[str, Stamp, str]] = []
     try:
         cache.load(os.path.abspath(base))
@@ -193,6 +193,11 @@ def local_files(base: Path, cache: FileCache) -> list[dict[str, Any]]:
     finally:
         cache.close()
     return [entry for _, _, entry in found]
+
+
+def local_entries(base: Path) -> list[tuple[str, Stamp | None, dict[str, Any]]]:
+    """(absolute path, stamp or None, entry) of all in a folder, or of one file; not hashed yet."""
+    return [*_walk(base)] if base.is_dir() else [_one(base)]
 
 
 def _walk(base: Path) -> Iterator[tuple[str, Stamp | None, dict[str, Any]]]:

@@ -33,13 +33,13 @@ from everloop.core.errors import BadInput, Corrupt, NotFound
 from everloop.core.limits import OBJECT_CHUNK_ABOVE, OBJECT_TOUCH_SECONDS, OBJECT_WHOLE_BYTES, OBJECT_WHOLE_SECONDS, OBJECTS_ASKED
 from everloop.core.packs import digest_of
 from everloop.store.files import make_folder, sync_folder, temp_name, write_error, write_parts
-from everloop.store.pack_index import At, PackIndex
+from everloop.store.pack_index import PackIndex
 from everloop.store.places import Folder, Place
 
 __all__ = ["Objects", "digest_of"]
 
 Source = bytes | Path | BinaryIO
-_DIGEST = re.compile(r"[0-9a-f]{64}")
+DIGEST = re.compile(r"[0-9a-f]{64}")
 _PLAIN = re.compile(r"[a-z0-9_][a-z0-9_.-]{0,63}")
 _READ = 1024 * 1024
 
@@ -91,6 +91,22 @@ class Objects:
                         self._put_pack(project, batch)
             self._put_pack(project, batch)
         return found
+
+    def put_blob(self, project: str, data: bytes) -> str:
+        """Keep bytes in one piece whatever their size, as a chunk is; answers the digest."""
+        batch = packs.Batch()
+        digest = digest_of(data)
+        with self._writing(), self.lock(project, exclusive=False):
+            if not self._found_again(project, digest):
+                batch.add(digest, data)
+                self._put_pack(project, batch)
+        return digest
+
+    def set_place(self, place: Place) -> None:
+        """Read and write another place from now on."""
+        with self._lock:
+            self.place = place
+            self._indexes = {}
 
     def add_pack(self, project: str, file: Path) -> int:
         """Take in a pack that a client made, a file that nobody writes to any more; answers how many objects it has.
@@ -198,21 +214,21 @@ class Objects:
     def get_blob(self, project: str, digest: str) -> bytes | None:
         """An object or chunk that lies in one piece, verified; None where there is none."""
         self._need(digest)
-        index = self.index(project)
-        at = index.find(digest)
-        data = None if at is None else self._read(at)
-        for key in (self.loose(project, digest), f"{self.key(project)}/chunks/{digest[:2]}/{digest}"):
-            if data is not None:
-                break
-            with contextlib.suppress(FileNotFoundError):
-                data = self.place.read(key)
-        if data is None:
-            at = index.find(digest, refresh=True)
-            data = None if at is None else self._read(at)
-        if data is not None and digest_of(data) != digest:
-            where = at.key if at is not None else self.loose(project, digest)
-            raise _damaged(f"The object {digest} (in {where})")
-        return data
+        index, damaged = self.index(project), ""
+        for refresh in (False, True):
+            at = index.find(digest, refresh=refresh)
+            keys = [] if refresh else [self.loose(project, digest), f"{self.key(project)}/chunks/{digest[:2]}/{digest}"]
+            for key in ([at.key] if at is not None else []) + keys:
+                try:
+                    data = self.place.read(key, at.offset, at.size) if at is not None and key == at.key else self.place.read(key)
+                except FileNotFoundError:
+                    continue
+                if digest_of(data) == digest:
+                    return data
+                damaged = damaged or key
+        if damaged:
+            raise _damaged(f"The object {digest} (in {damaged})")
+        return None
 
     def check(self) -> None:
         """Raise what is wrong with a place that is not a folder of this host (a missing bucket, refused credentials), before it is needed."""
@@ -330,12 +346,6 @@ class Objects:
             self.place.touch(key)
         return found is not None
 
-    def _read(self, at: At) -> bytes | None:
-        try:
-            return self.place.read(at.key, at.offset, at.size)
-        except FileNotFoundError:
-            return None
-
     def _copy(self, project: str, digest: str, target: Path, mode: int) -> Path:
         """Write an object's verified bytes beside `target`, then rename it there."""
         temp = temp_name(target.parent)
@@ -350,7 +360,7 @@ class Objects:
         return target
 
     def _need(self, digest: str) -> None:
-        if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+        if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
             raise BadInput(f"{str(digest)[:80]!r} is not a digest.", "A digest is 64 lowercase hex characters (BLAKE3).")
 
 
@@ -454,4 +464,4 @@ def _trim(folder: Path) -> None:
 
 
 def _damaged(what: str) -> Corrupt:
-    return Corrupt(f"{what} does not match its digest.", "The file was changed on disk: restore it from a backup, or make the asset anew.")
+    return Corrupt(f"{what} does not match its digest.", "The file was changed on disk: everloop data verify --repair looks for another copy; else restore it from a backup, or make the asset anew.")

@@ -186,6 +186,59 @@ class Folder:
             sync_folder(folder)
 
 
+class Both:
+    """Two places while files move from the `old` one to the `new` one: written to the new one, read wherever they are."""
+
+    def __init__(self, new: Place, old: Place) -> None:
+        self.new, self.old = new, old
+
+    def write(self, key: str, parts: Iterable[bytes]) -> None:
+        self.new.write(key, parts)
+
+    def take(self, key: str, file: Path) -> None:
+        self.new.take(key, file)
+
+    def read(self, key: str, offset: int = 0, size: int | None = None) -> bytes:
+        for place in (self.new, self.old):
+            with contextlib.suppress(FileNotFoundError):
+                return place.read(key, offset, size)
+        return self.new.read(key, offset, size)  # it moved between the two looks
+
+    def stat(self, key: str) -> Found | None:
+        return self.new.stat(key) or self.old.stat(key) or self.new.stat(key)
+
+    def touch(self, key: str) -> None:
+        for place in (self.new, self.old):
+            if place.stat(key) is not None:
+                place.touch(key)
+
+    def remove(self, key: str) -> bool:
+        there = [place.remove(key) for place in (self.old, self.new)]
+        return any(there)
+
+    def list(self, prefix: str) -> Iterator[Found]:
+        """Each key once, with the later of its times."""
+        seen = {found.key: found for found in self.old.list(prefix)}
+        for found in self.new.list(prefix):
+            other = seen.pop(found.key, None)
+            yield found if other is None else found._replace(at=max(found.at, other.at))
+        yield from seen.values()
+
+    def state(self, prefix: str) -> object:
+        found = self.new.state(prefix), self.old.state(prefix)
+        return None if None in found else found
+
+    def file(self, key: str) -> Path | None:
+        return self.new.file(key) or self.old.file(key)
+
+    def check(self) -> None:
+        """Raise what is wrong with either place, before it is needed."""
+        for place in (self.new, self.old):
+            look = getattr(place, "check", None)
+            if look is not None:
+                look()
+
+
 def open_place(url: str, root: Path, fsync: bool = True) -> Place:
     """The place that a setting names: "" is the folder `root`, s3://BUCKET/PREFIX a bucket. BadInput for anything else."""
     if not url:

@@ -17,7 +17,7 @@ from everloop.core.errors import BadInput, NotFound
 from everloop.core.limits import DOCUMENTS_PAGE_CHARS, INDEX_PREVIEW_ROWS, INDEXES_KEPT, OBJECT_GRACE_SECONDS, TABLE_PREVIEW_ROWS
 from everloop.core.principal import Principal, Role
 from everloop.core.refs import Ref, check_name
-from everloop.workspace import data_diff, data_files, data_gc
+from everloop.workspace import data_diff, data_files, data_gc, data_store
 
 if TYPE_CHECKING:
     from everloop.workspace.workspace import Workspace
@@ -33,6 +33,7 @@ class Data:
     def __init__(self, ws: Workspace) -> None:
         self.ws = ws
         self._searched: list[Any] = []
+        self.mover = data_store.Mover(ws)
 
     async def add_table(
         self,
@@ -202,6 +203,14 @@ class Data:
     async def verify(self, who: Principal, ref: str | None = None) -> dict[str, Any]:
         """Read and check every object, or those of one version; see workspace/data_gc."""
         return await data_gc.verify(self.ws, who, ref)
+
+    async def mend(self, who: Principal, *, places: Sequence[str] = (), scan: bool = True) -> dict[str, Any]:
+        """Take damaged bytes out and put again what is still somewhere; see workspace/data_store."""
+        return await data_store.mend(self.ws, who, places=places, scan=scan)
+
+    async def stop(self) -> None:
+        """End a move of objects that runs."""
+        await self.mover.stop()
 
     async def columns(self, who: Principal, ref: str, names: Sequence[str] | None = None) -> dict[str, list[Any]]:
         """A table's columns as Python values, None for missing, datetimes as ISO text. NotFound for a column that is not there."""

@@ -22,9 +22,9 @@ from everloop.core.principal import DEFAULT_PROJECT, SYSTEM
 from everloop.core.settings import Settings
 from everloop.engines import reach
 from everloop.engines.prices import cost
+from everloop.store import moving
 from everloop.store.files import write_error
 from everloop.store.objects import Objects
-from everloop.store.places import open_place
 from everloop.store.records import Records
 from everloop.store.schema import projects
 
@@ -191,7 +191,7 @@ class Workspace:
     def objects(self) -> Objects:
         """The content-addressed bytes."""
         root = self.home / "objects"
-        return Objects(root, fsync=self.settings.fsync, place=open_place(self.settings.objects, root, self.settings.fsync))
+        return Objects(root, fsync=self.settings.fsync, place=moving.place(self.settings.objects, root, self.settings.fsync))
 
     @cached_property
     def telemetry(self) -> Telemetry:

@@ -55,6 +55,29 @@ async def fetch(who: Who, ws: Ws, body: dict[str, Any] = Body()) -> Response:
     return StreamingResponse(frames, media_type="application/octet-stream")
 
 
+@router.get("/objects/move")
+async def move_state(who: Who, ws: Ws) -> dict[str, Any]:
+    """How far a move of all objects is: {to, from, state: none | running | done | damaged | stopped | failed, total, copied, there, damaged, ...}."""
+    return ws.data.mover.state(who)
+
+
+@router.post("/objects/move", status_code=202)
+async def move(who: Who, ws: Ws, body: dict[str, Any] = Body()) -> dict[str, Any]:
+    """Begin, or go on, to move all objects to another place: {to: s3://BUCKET/PREFIX or "home", remove?}; both are read until it is done."""
+    if not isinstance(body.get("to"), str) or not body["to"]:
+        raise BadInput("The field 'to' is missing.", 'Send {"to": "s3://BUCKET/PREFIX"}, or {"to": "home"}.')
+    return await ws.data.mover.start(who, body["to"], remove=body.get("remove") is True)
+
+
+@router.post("/objects/repair")
+async def repair(who: Who, ws: Ws, body: dict[str, Any] = Body(default={})) -> dict[str, Any]:
+    """Take damaged bytes out and put again what is still somewhere: {places?, scan?} -> {damaged, restored, lost, lost_count, wanted}."""
+    places = body.get("places") or []
+    if not isinstance(places, list) or not all(isinstance(one, str) for one in places):
+        raise BadInput("`places` is no list of URLs.", 'Send {"places": ["s3://BUCKET/PREFIX"]}, or nothing.')
+    return await ws.data.mend(who, places=places, scan=body.get("scan") is not False)
+
+
 @router.get("/objects/{digest}")
 async def get_object(who: Who, ws: Ws, request: Request, digest: str) -> Response:
     """The bytes behind a digest, verified; a Range is answered with that part."""
@@ -117,6 +140,7 @@ def _digests(body: dict[str, Any]) -> list[str]:
 rights = {
     "viewer": ("GET /api/v1/objects/{digest}", "POST /api/v1/objects/fetch", "POST /api/v1/objects/missing"),
     "editor": ("POST /api/v1/objects", "POST /api/v1/objects/packs", "POST /api/v1/objects/lists", "POST /api/v1/objects/verify"),
-    "admin": ("POST /api/v1/objects/gc",),
+    "admin": ("POST /api/v1/objects/gc", "POST /api/v1/objects/repair"),
+    "site": ("GET /api/v1/objects/move", "POST /api/v1/objects/move"),
 }
 """Who may use which route: see web/rights.py."""
