@@ -1,6 +1,7 @@
 """Two versions of a table compared: schema, rows by key (or by content where there is none), and each column's statistics side by side.
 
 DuckDB reads both Parquet files and joins them; what does not fit into DIFF_MEMORY goes to a folder on disk, so tables may be larger than memory.
+Row groups that are the same bytes in both are left out (table_groups).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from everloop.assets import table_groups
 from everloop.core.clock import iso
 from everloop.core.errors import BadInput
 from everloop.core.limits import DIFF_CELL_CHARS, DIFF_MEMORY, DIFF_ROWS_SHOWN
@@ -44,7 +46,8 @@ def rows(
     scratch: Path,
     limit: int,
 ) -> dict[str, Any]:
-    """How rows differ: {"from", "to", "added", "removed", "changed", "same", "key", "notes", "columns": {name: rows changed}, "examples": {...}}.
+    """How rows differ: {"from", "to", "added", "removed", "changed", "same", "key", "notes", "columns": {name: rows changed}, "examples": {...},
+    "skipped": rows that were not read, being the same bytes in both}.
 
     With `key` columns rows are matched by them. Where the key is not unique: BadInput if the caller `asked` for it, else rows are compared by
     their whole content, as are tables without a key; then a changed row counts as one removed and one added. Blocking; `scratch` is a folder
@@ -56,10 +59,17 @@ def rows(
         if name not in before or name not in after:
             raise BadInput(f"The key column {name!r} is not in both versions.", f"Columns in both: {', '.join(n for n in after if n in before)}.")
     short = {name: f"c{i}" for i, name in enumerate({**before, **after})}
+    shared = table_groups.shared(old, new)
     with _database(scratch) as con:
-        for view, file in (("a", old), ("b", new)):
-            _open(con, view, file, short)
+        for view, file, left in (("a", old, shared.old), ("b", new, shared.new)):
+            _open(con, f"{view}_all", file, short)
+            if shared.rows:
+                con.register(f"{view}_left", table_groups.only(file, left))
+                con.execute(f"create view {view}({_names(file, short)}) as select * from {view}_left")
+            else:
+                con.execute(f"create view {view} as select * from {view}_all")
         found: dict[str, Any] = {"from": old_manifest["rows"], "to": new_manifest["rows"], "key": list(key) or None, "notes": []}
+        found["skipped"] = shared.rows
         sides = [{short[name]: type_ for name, type_ in side.items()} for side in (before, after)]
         if key:
             twice = _not_unique(con, [short[name] for name in key])
@@ -68,24 +78,29 @@ def rows(
                     f"Rows cannot be matched by {', '.join(key)}: {twice}.", "Name columns that together stand once per row: --key A --key B"
                 )
             if not twice:
-                return {**found, **_renamed(_by_key(con, sides[0], sides[1], [short[name] for name in key], limit), short)}
+                told = _by_key(con, sides[0], sides[1], [short[name] for name in key], limit)
+                return {**found, **_renamed({**told, "same": told["same"] + shared.rows}, short)}
             found["notes"].append(f"{', '.join(key)} does not name a row ({twice}), so rows are compared by their whole content.")
         else:
             found["notes"].append(
                 "No column is known to name a row, so rows are compared by their whole content; name one as the key to see changes."
             )
-        shared = [n for n in sides[1] if n in sides[0]]
-        if len(shared) < max(len(before), len(after)):
+        both = [n for n in sides[1] if n in sides[0]]
+        if len(both) < max(len(before), len(after)):
             found["notes"].append("Only the columns that both versions have are compared.")
-        return {**found, "key": None, **_renamed(_by_content(con, sides[0], sides[1], shared, limit), short)}
+        told = _by_content(con, sides[0], sides[1], both, limit)
+        return {**found, "key": None, **_renamed({**told, "same": told["same"] + shared.rows}, short)}
 
 
 def _open(con: Any, view: str, file: Path, short: Mapping[str, str]) -> None:
     """A file as a view whose columns have short names: those of SQL do not tell "v" from "V"."""
+    con.execute(f"create view {view}({_names(file, short)}) as select * from read_parquet({_text(str(file))})")
+
+
+def _names(file: Path, short: Mapping[str, str]) -> str:
     import pyarrow.parquet as pq
 
-    names = ", ".join(short.get(name, f"other{i}") for i, name in enumerate(pq.read_schema(file).names))
-    con.execute(f"create view {view}({names}) as select * from read_parquet({_text(str(file))})")
+    return ", ".join(short.get(name, f"other{i}") for i, name in enumerate(pq.read_schema(file).names))
 
 
 def _renamed(found: dict[str, Any], short: Mapping[str, str]) -> dict[str, Any]:
@@ -156,7 +171,7 @@ def _by_content(con: Any, before: Mapping[str, str], after: Mapping[str, str], s
 def _not_unique(con: Any, key: Sequence[str]) -> str:
     """Which value of the key stands more than once, in words; nothing where each stands once."""
     names = ", ".join(_name(k) for k in key)
-    for side, word in (("a", "the older version"), ("b", "the newer version")):
+    for side, word in (("a_all", "the older version"), ("b_all", "the newer version")):
         row = con.execute(
             f"select {names}, count(*) as n from {side} group by {names} having count(*) > 1 order by n desc, {names} limit 1"
         ).fetchone()

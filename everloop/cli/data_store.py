@@ -57,7 +57,9 @@ def _repaired(done: dict[str, Any], as_json: bool) -> None:
             typer.echo(f"lost: {one['path']} of {one['ref']} ({one['digest']})")
         if done["lost_count"] > len(done["lost"]):
             typer.echo(f"lost: and {done['lost_count'] - len(done['lost']):,} more")
-        typer.echo(f"{done['damaged_count']:,} damaged files taken out, {done['restored']:,} objects restored, {done['lost_count'] or 'nothing'} lost")
+        typer.echo(
+            f"{done['damaged_count']:,} damaged files taken out, {done['restored']:,} objects restored, {done['lost_count'] or 'nothing'} lost"
+        )
         if done["lost_count"]:
             typer.echo("Bring what is lost from where it still is: --from FOLDER for files here, --place s3://BUCKET/PREFIX for another store.")
     if done["lost_count"]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import secrets
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +58,7 @@ class Data:
         as_files: bool = False,
         progress: Progress | None = None,
     ) -> dict[str, Any]:
-        """Load a table (CSV, Parquet, Arrow or Feather file, pandas or Polars DataFrame, Arrow table), or keep files and folders of any size as they are.
+        """Load a table (CSV, Parquet, Arrow or Feather file, pandas or Polars DataFrame, Arrow table, data set or reader), or keep files and folders of any size as they are.
 
         Answers the dataset version with its manifest. A folder, a file of another sort, and anything with `as_files` is kept as it is: only what the
         server has not is sent, and it is never in memory whole. `splits` names parts of the rows: {"parts": {"train": 0.8, "test": 0.2}, "seed": 1,
@@ -90,10 +90,13 @@ class Data:
             path = Path(data)
             if not path.is_file():
                 raise BadInput(f"There is no file {path}.", "Give the path of a CSV or Parquet file.")
-            if path.stat().st_size > UPLOAD_MEMORY_BYTES:
-                return self._stream(fields, path)
-            return self._http.upload("/api/v1/datasets", fields, [("file", path.name, path.read_bytes())], timeout=_SECONDS)
-        return self._http.upload("/api/v1/datasets", fields, [("file", f"{name}.parquet", _parquet(data))], timeout=_SECONDS)
+            return self._send(fields, path, path.name)
+        from everloop.client import frames
+
+        with tempfile.TemporaryDirectory(prefix="everloop-") as folder:
+            file = Path(folder) / f"{name}.parquet".replace("/", "-")
+            frames.write(data, file)
+            return self._send(fields, file, f"{name}.parquet")
 
     def _keep(self, name: str, path: Path, progress: Progress | None, more: dict[str, Any]) -> dict[str, Any]:
         """Send what is missing of a folder or file, then register the list of its files."""
@@ -192,9 +195,7 @@ class Data:
         """Have every object of the project, or of one version, read and checked: {"checked", "bytes", "damaged": [...], "damaged_count"}."""
         return self._http.post("/api/v1/objects/verify" + query_text({"ref": ref}), timeout=_SECONDS)
 
-    def repair(
-        self, source: str | os.PathLike[str] | None = None, *, places: Iterable[str] = (), progress: Progress | None = None
-    ) -> dict[str, Any]:
+    def repair(self, source: str | os.PathLike[str] | None = None, *, places: Iterable[str] = (), progress: Progress | None = None) -> dict[str, Any]:
         """Mend damaged and missing objects of the project: {"damaged": [{"key", "error"}], "restored", "lost": [{"ref", "path", "digest"}], "lost_count"}.
 
         Damaged bytes are taken out, and put again from another copy in the store, from the home's folder where objects lie in a bucket, from `places`
@@ -295,46 +296,24 @@ class Data:
         """The whole table as a pandas DataFrame."""
         return self.table(ref).to_pandas()
 
-    def _stream(self, fields: Mapping[str, str], path: Path) -> dict[str, Any]:
-        """Upload without holding the file in memory (not tried again on failure)."""
+    def _send(self, fields: Mapping[str, str], path: Path, name: str) -> dict[str, Any]:
+        """Upload a table's file; a large one without holding it in memory (then it is not tried again on failure)."""
+        if path.stat().st_size <= UPLOAD_MEMORY_BYTES:
+            return self._http.upload("/api/v1/datasets", fields, [("file", name, path.read_bytes())], timeout=_SECONDS)
         boundary = secrets.token_hex(16)
-        kind = f"multipart/form-data; boundary={boundary}"
-        return self._http.request("POST", "/api/v1/datasets", data=_parts(fields, path, boundary), headers={"content-type": kind}, timeout=_SECONDS)
+        headers = {"content-type": f"multipart/form-data; boundary={boundary}"}
+        return self._http.request("POST", "/api/v1/datasets", data=_parts(fields, path, name, boundary), headers=headers, timeout=_SECONDS)
 
 
-def _parts(fields: Mapping[str, str], path: Path, boundary: str) -> Iterator[bytes]:
+def _parts(fields: Mapping[str, str], path: Path, name: str, boundary: str) -> Iterator[bytes]:
     for key, value in fields.items():
         yield f'--{boundary}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'.encode()
-    name = path.name.replace('"', "%22")
+    name = name.replace('"', "%22")
     yield f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\nContent-Type: application/octet-stream\r\n\r\n'.encode()
     with path.open("rb") as file:
         while piece := file.read(1024 * 1024):
             yield piece
     yield f"\r\n--{boundary}--\r\n".encode()
-
-
-def _parquet(data: Any) -> bytes:
-    """A data frame or Arrow table as Parquet bytes (a frame's index is left out)."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if hasattr(data, "to_arrow"):  # Polars
-        data = data.to_arrow()
-    if not isinstance(data, pa.Table):
-        if not hasattr(data, "columns"):
-            raise BadInput(f"A dataset cannot be made of {type(data).__name__}.", "Give a path, a pandas or Polars DataFrame, or an Arrow table.")
-        names = [str(c) for c in data.columns]
-        if len(set(names)) < len(names):
-            raise BadInput(
-                f"The data frame has columns with the same name: {', '.join(sorted({n for n in names if names.count(n) > 1}))}.", "Rename them."
-            )
-        try:
-            data = pa.Table.from_pandas(data.set_axis(names, axis=1), preserve_index=False)
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise BadInput(f"The data frame cannot be stored: {error.args[0]}.", "Give each column values of one type.") from None
-    file = io.BytesIO()
-    pq.write_table(data, file, compression="zstd")
-    return file.getvalue()
 
 
 def _is_table(path: Path) -> bool:

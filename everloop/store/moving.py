@@ -56,7 +56,9 @@ def read_plan(root: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, orjson.JSONDecodeError) as error:
-        raise BadInput(f"{root / _FILE} cannot be read: {error}.", "It tells where objects lie: restore it, or write {\"to\": URL, \"done\": true}.") from None
+        raise BadInput(
+            f"{root / _FILE} cannot be read: {error}.", 'It tells where objects lie: restore it, or write {"to": URL, "done": true}.'
+        ) from None
     return dict(found)
 
 

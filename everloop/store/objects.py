@@ -464,4 +464,7 @@ def _trim(folder: Path) -> None:
 
 
 def _damaged(what: str) -> Corrupt:
-    return Corrupt(f"{what} does not match its digest.", "The file was changed on disk: everloop data verify --repair looks for another copy; else restore it from a backup, or make the asset anew.")
+    return Corrupt(
+        f"{what} does not match its digest.",
+        "The file was changed on disk: everloop data verify --repair looks for another copy; else restore it from a backup, or make the asset anew.",
+    )
