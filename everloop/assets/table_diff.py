@@ -1,20 +1,20 @@
 """Two versions of a table compared: schema, rows by key (or by content where there is none), and each column's statistics side by side.
 
-DuckDB reads both Parquet files and joins them; what does not fit into DIFF_MEMORY goes to a folder on disk, so tables may be larger than memory.
-Row groups that are the same bytes in both are left out (table_groups).
+DuckDB reads both Parquet files and joins them. Tables may be larger than memory: large ones are cut by a hash of their keys into files on disk, and compared
+file by file. Row groups that are the same bytes in both are left out (table_groups).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from everloop.assets import table_groups
 from everloop.core.clock import iso
 from everloop.core.errors import BadInput
-from everloop.core.limits import DIFF_CELL_CHARS, DIFF_MEMORY, DIFF_ROWS_SHOWN
+from everloop.core.limits import DIFF_CELL_CHARS, DIFF_MEMORY, DIFF_PART_BYTES, DIFF_PARTS, DIFF_ROWS_SHOWN
 
 
 def schema(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,7 +78,9 @@ def rows(
                     f"Rows cannot be matched by {', '.join(key)}: {twice}.", "Name columns that together stand once per row: --key A --key B"
                 )
             if not twice:
-                told = _by_key(con, sides[0], sides[1], [short[name] for name in key], limit)
+                by = [short[name] for name in key]
+                cells = _cells(sides[0], sides[1], by)
+                told = _in_parts(con, (old, new), shared, short, cells, lambda: _by_key(con, sides[0], sides[1], by, limit), scratch, limit)
                 return {**found, **_renamed({**told, "same": told["same"] + shared.rows}, short)}
             found["notes"].append(f"{', '.join(key)} does not name a row ({twice}), so rows are compared by their whole content.")
         else:
@@ -88,7 +90,8 @@ def rows(
         both = [n for n in sides[1] if n in sides[0]]
         if len(both) < max(len(before), len(after)):
             found["notes"].append("Only the columns that both versions have are compared.")
-        told = _by_content(con, sides[0], sides[1], both, limit)
+        cells = _cells(sides[0], sides[1], both)
+        told = _in_parts(con, (old, new), shared, short, cells, lambda: _by_content(con, sides[0], sides[1], both, limit), scratch, limit)
         return {**found, "key": None, **_renamed({**told, "same": told["same"] + shared.rows}, short)}
 
 
@@ -110,6 +113,55 @@ def _renamed(found: dict[str, Any], short: Mapping[str, str]) -> dict[str, Any]:
     examples = {kind: [full(row) for row in found["examples"][kind]] for kind in ("added", "removed")}
     changed = [{"key": full(row["key"]), "changes": full(row["changes"])} for row in found["examples"]["changed"]]
     return {**found, "columns": full(found["columns"]), "examples": {**examples, "changed": changed}}
+
+
+def _in_parts(
+    con: Any,
+    files: tuple[Path, Path],
+    shared: table_groups.Shared,
+    short: Mapping[str, str],
+    cells: tuple[list[str], list[str]],
+    compare: Callable[[], dict[str, Any]],
+    scratch: Path,
+    limit: int,
+) -> dict[str, Any]:
+    """What `compare` finds in the views a and b: at once where both are small, else part by part, rows that could match being in the same part."""
+    groups = shared.old, shared.new
+    heavy = max(table_groups.weight(file, left) for file, left in zip(files, groups, strict=True))
+    n = min(DIFF_PARTS, -(-heavy // DIFF_PART_BYTES))
+    if n <= 1:
+        return compare()
+    cut = []
+    for file, left, by, side in zip(files, groups, cells, "ab", strict=True):
+        names = [name.strip() for name in _names(file, short).split(",")]
+        cut.append(table_groups.spill(con, file, left, names, by, n, scratch / side))
+    total: dict[str, Any] = {}
+    for pair in zip(*cut, strict=True):
+        for view, path in zip("ab", pair, strict=True):
+            con.execute(f"create or replace view {view} as select * from read_parquet({_text(str(path))})")
+        total = _summed(total, compare(), limit) if total else compare()
+        for path in pair:
+            path.unlink()
+    return total
+
+
+def _summed(one: dict[str, Any], two: dict[str, Any], limit: int) -> dict[str, Any]:
+    """What was found in two parts, together; of the examples the first by key."""
+    counts = {k: None if one[k] is None else one[k] + two[k] for k in ("added", "removed", "changed", "same")}
+    columns = {name: one["columns"].get(name, 0) + two["columns"].get(name, 0) for name in {**one["columns"], **two["columns"]}}
+    first = lambda row: [(value is None, str(type(value)), value) for value in row.get("key", row).values()]
+    examples = {kind: sorted(one["examples"][kind] + two["examples"][kind], key=first)[:limit] for kind in one["examples"]}
+    return {**counts, "columns": columns, "examples": examples}
+
+
+def _cells(before: Mapping[str, str], after: Mapping[str, str], names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """For each side SQL of some columns under which cells that count as equal are equal."""
+    found: tuple[list[str], list[str]] = ([], [])
+    for cells in found:
+        for n in names:
+            kind = "varchar" if _mixed(before[n], after[n]) else "double" if before[n] != after[n] else ""
+            cells.append(f"cast({_name(n)} as {kind})" if kind else _name(n))
+    return found
 
 
 def _by_key(con: Any, before: Mapping[str, str], after: Mapping[str, str], key: list[str], limit: int) -> dict[str, Any]:
@@ -156,7 +208,7 @@ def _by_content(con: Any, before: Mapping[str, str], after: Mapping[str, str], s
     chosen = ", ".join(f"{cell} as {_name(n)}" for n, cell in cells.items())
     names = ", ".join(_name(n) for n in shared)
     con.execute(
-        f"create temp table d as select {names}, sum(__n)::bigint as __n from"
+        f"create or replace temp table d as select {names}, sum(__n)::bigint as __n from"
         f" (select {chosen}, 1 as __n from b union all select {chosen}, -1 as __n from a) group by all having sum(__n) <> 0"
     )
     added, removed = con.execute("select coalesce(sum(greatest(__n, 0)), 0), coalesce(sum(greatest(-__n, 0)), 0) from d").fetchone()

@@ -1,4 +1,4 @@
-"""Row groups that two Parquet files have in common, told by their stored bytes: what need not be read to compare them."""
+"""Row groups that two Parquet files have in common, told by their stored bytes: what need not be read to compare them; and the rest cut into parts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 _READ = 4 * 1024 * 1024
+_ROWS = 65_536
 
 
 @dataclass
@@ -53,6 +54,44 @@ def only(file: Path, groups: Sequence[int]) -> Any:
         return pq.read_schema(str(file)).empty_table()
     (fragment,) = whole.get_fragments()
     return ds.FileSystemDataset([fragment.subset(row_group_ids=list(groups))], whole.schema, fragment.format, fragment.filesystem)
+
+
+def weight(file: Path, groups: Sequence[int]) -> int:
+    """Bytes of some row groups in memory, about."""
+    import pyarrow.parquet as pq
+
+    told = pq.read_metadata(str(file))
+    found = [told.row_group(i) for i in groups]
+    return sum(max(group.total_byte_size, 16 * group.num_rows * group.num_columns) for group in found)
+
+
+def spill(con: Any, file: Path, groups: Sequence[int], names: Sequence[str], cells: Sequence[str], n: int, folder: Path) -> list[Path]:
+    """Cut row groups into `n` Parquet files by a hash of `cells` (SQL over the columns' new `names`): equal cells are in files of one number.
+
+    Batches go by one at a time; the files are as large as what they hold, so `folder` is one on disk.
+    """
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{i}.parquet" for i in range(n)]
+    opened = pq.ParquetFile(str(file), pre_buffer=False)
+    schema = pa.schema([field.with_name(name) for field, name in zip(opened.schema_arrow.remove_metadata(), names, strict=True)])
+    writers = [pq.ParquetWriter(str(path), schema, compression="lz4") for path in paths]
+    try:
+        for batch in opened.iter_batches(batch_size=_ROWS, row_groups=list(groups)) if groups else ():
+            con.register("piece", pa.Table.from_batches([batch]).rename_columns(list(names)))
+            made = con.execute(f"select *, (hash({', '.join(cells)}) % {n})::integer as __part from piece order by __part").to_arrow_table()
+            ends = np.searchsorted(made.column("__part").to_numpy(), np.arange(n + 1))
+            rows = made.drop_columns("__part").cast(schema)
+            for writer, begin, end in zip(writers, ends, ends[1:], strict=False):
+                if end > begin:
+                    writer.write_table(rows.slice(begin, end - begin))
+    finally:
+        for writer in writers:
+            writer.close()
+    return paths
 
 
 def _shape(group: Any) -> tuple[int, ...]:

@@ -288,6 +288,10 @@ INDEXES_KEPT = 3
 """Indexes that were searched directly, without an endpoint, and stay in memory."""
 DIFF_MEMORY = "512MB"
 """Memory that a comparison of two tables may use; the rest goes to disk."""
+DIFF_PART_BYTES = 64 * 1024 * 1024
+"""Bytes of a version, unpacked, that are compared at once; larger versions are cut by a hash of their keys first, on disk."""
+DIFF_PARTS = 256
+"""Parts that two tables are cut into to be compared, at most."""
 DIFF_ROWS_SHOWN = 100
 """Example rows of each sort that a comparison of two tables shows at most."""
 DIFF_FILES_SHOWN = 1_000

@@ -154,7 +154,7 @@ def damage(key: str, data: bytes) -> str:
 
 
 def _part(key: str) -> str:
-    return (key.split("/") + [""])[1]
+    return [*key.split("/"), ""][1]
 
 
 def _has_objects(root: Path) -> bool:

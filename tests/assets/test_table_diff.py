@@ -65,6 +65,7 @@ def _stored(path: Path, rows: dict[int, tuple[Any, ...]], order: list[int]) -> d
 def test_any_two_versions_differ_as_a_naive_comparison_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     monkeypatch.setattr(table_parts, "TABLE_STEP_ROWS", 256)
     monkeypatch.setattr(table_parts, "TABLE_GROUP_ROWS", 512)
+    monkeypatch.setattr(table_diff, "DIFF_PART_BYTES", 10_000 if seed % 2 else table_diff.DIFF_PART_BYTES)  # many parts, or one
     rng = random.Random(seed)
     n = rng.choice([0, 1, 700, 3000])
     old = {k: (rng.choice([None, *range(5)]), rng.choice([None, "a", "b", ""])) for k in range(n)}
