@@ -42,6 +42,8 @@ class Retention:
     def __init__(self, ws: Workspace) -> None:
         self.ws = ws
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._judged: set[tuple[str, Rule, str]] = set()
+        """Parts of the archive that are wholly older than a rule says and were gone through: they do not change."""
 
     async def on_start(self) -> None:
         """Start looking, every RETENTION_EVERY_SECONDS, for what has become too old."""
@@ -232,12 +234,16 @@ class Retention:
         """Do a deleting rule in the archive, too."""
         archive = self._archive()
         for part in archive.parts(who.project, None, told["before"]):
+            if (who.project, rule, part.part) in self._judged:
+                continue
             most = part.traces + RETENTION_TRACES
             work = partial(old.old_traces, project=who.project, rule=rule, cutoff_ns=cutoff, limit=most)
             if found := {one.trace_id for one in await self.ws.telemetry.query(work, parts=[part])}:
                 step = await self.without(who, part, found)
                 told["traces"] += step["traces"]
                 told["rows"] += step["rows"]
+            elif part.until_ns < cutoff:
+                self._judged.add((who.project, rule, part.part))
 
     async def _sweep(self, who: Principal) -> None:
         """Remove what a crash left in the archive's folder."""

@@ -67,6 +67,8 @@ def test_every_way_in_is_redacted_before_the_log(client: TestClient, tmp_path: P
     assert told["email"] >= 4 and told["card"] >= 3 and root["attributes"]["everloop.redacted.policy"] == "policy:private@1"
     assert root["user"].startswith("h-") and client.get("/api/v1/traces", params={"user": root["user"]}).json()["items"]
 
+    assert client.post("/api/v1/erasures", json={"user": EMAIL, "dry_run": True}).json()["traces"] == 1  # a hashed user is found by the id
+
     trace = new_trace_id()
     row = {"name": "zqsecretname", "city": "Rome", "age": 41, "note": f"call {EMAIL}"}
     span = Span(
