@@ -21,6 +21,8 @@ KIND = "registry"
 KINDS = ("model", "prompt")
 STAGE = "everloop.mlflow.stage"
 """The tag of a version that holds the stage a client of MLflow's put it in; traffic follows none."""
+TOGETHER = 500
+"""Names asked about in one query."""
 STAGES = ("None", "Staging", "Production", "Archived")
 
 
@@ -57,7 +59,7 @@ def find(tx: Tx, name: str) -> dict[str, Any] | None:
 
 def get(tx: Tx, name: str) -> dict[str, Any]:
     """As `find`, with "aliases" and "latest" (the newest version of each stage, newest first); NotFound if there is none."""
-    return _full(tx, _must(tx, name))
+    return full(tx, [_must(tx, name)])[0]
 
 
 def search(tx: Tx) -> list[dict[str, Any]]:
@@ -75,8 +77,23 @@ def search(tx: Tx) -> list[dict[str, Any]]:
 
 
 def full(tx: Tx, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Names of `search` with aliases and the newest version of each stage."""
-    return [_full(tx, one) for one in found]
+    """Names of `search` with "aliases" and "latest", the newest version of each stage, newest first."""
+    latest: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    names = [one["name"] for one in found]
+    for start in range(0, len(names), TOGETHER):
+        newest = (
+            sa.select(assets.c.kind, assets.c.name, sa.func.max(assets.c.version).label("version"))
+            .where(assets.c.project == tx.project, assets.c.kind.in_(KINDS), assets.c.name.in_(names[start : start + TOGETHER]))
+            .where(assets.c.deleted_at.is_(None))
+            .group_by(assets.c.kind, assets.c.name, assets.c.tags[STAGE].as_string())
+            .subquery()
+        )
+        same = sa.and_(*(assets.c[key] == newest.c[key] for key in ("kind", "name", "version")))
+        rows = tx.rows(sa.select(assets).join(newest, same).where(assets.c.project == tx.project).order_by(assets.c.version.desc()))
+        for asset in _shown(tx, rows):
+            latest.setdefault((asset["kind"], asset["name"]), []).append(asset)
+    named = _aliases(tx, names)
+    return [{**one, "aliases": named.get((one["kind"], one["name"]), {}), "latest": latest.get((one["kind"], one["name"]), [])} for one in found]
 
 
 def change(tx: Tx, name: str, *, description: str | None = None, tags: dict[str, str | None] | None = None) -> dict[str, Any]:
@@ -137,13 +154,19 @@ def _versions(tx: Tx, kind: str | None) -> Any:
 
 def _shown(tx: Tx, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows as asset dicts, with the aliases of their names."""
-    named: dict[tuple[str, str], dict[str, int]] = {(row["kind"], row["name"]): {} for row in rows}
-    names = sorted({name for _, name in named})
-    for start in range(0, len(names), 500):
-        found = sa.select(aliases).where(aliases.c.project == tx.project, aliases.c.kind.in_(KINDS), aliases.c.name.in_(names[start : start + 500]))
-        for row in tx.rows(found.order_by(aliases.c.alias)):
-            named.get((row["kind"], row["name"]), {})[row["alias"]] = row["version"]
-    return [catalog.shown(row, named[row["kind"], row["name"]]) for row in rows]
+    named = _aliases(tx, sorted({row["name"] for row in rows}))
+    return [catalog.shown(row, named.get((row["kind"], row["name"]), {})) for row in rows]
+
+
+def _aliases(tx: Tx, names: Sequence[str]) -> dict[tuple[str, str], dict[str, int]]:
+    """{(kind, name): {alias: version}} of those names that have some."""
+    c = aliases.c
+    found: dict[tuple[str, str], dict[str, int]] = {}
+    for start in range(0, len(names), TOGETHER):
+        chosen = sa.select(aliases).where(c.project == tx.project, c.kind.in_(KINDS), c.name.in_(names[start : start + TOGETHER]))
+        for row in tx.rows(chosen.order_by(c.alias)):
+            found.setdefault((row["kind"], row["name"]), {})[row["alias"]] = row["version"]
+    return found
 
 
 def transition(tx: Tx, name: str, at: str, stage: str, archive: bool = False) -> dict[str, Any]:
@@ -260,16 +283,6 @@ def times(tx: Tx, name: str, created_at: float, updated_at: float) -> None:
     """Set when a name was made and last changed, as an import knows it."""
     found = _must(tx, name)
     _put(tx, name, {**{key: value for key, value in found.items() if key != "name"}, "created_at": created_at, "updated_at": updated_at})
-
-
-def _full(tx: Tx, found: dict[str, Any]) -> dict[str, Any]:
-    newest = (
-        sa.select(sa.func.max(assets.c.version).label("version"))
-        .where(assets.c.project == tx.project, assets.c.kind == found["kind"], assets.c.name == found["name"], assets.c.deleted_at.is_(None))
-        .group_by(assets.c.tags[STAGE].as_string())
-    )
-    latest = [catalog.get(tx, Ref(found["kind"], found["name"], str(row["version"]))) for row in tx.rows(newest)]
-    return {**found, "aliases": catalog.aliases_of(tx, found["kind"], found["name"]), "latest": sorted(latest, key=lambda one: -one["version"])}
 
 
 def _must(tx: Tx, name: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tests.conftest import running_server
 
 MPU = "/api/2.0/mlflow-artifacts/mpu"
 FILES = "/api/2.0/mlflow-artifacts/artifacts"
+NUMBERS = itertools.count()
 PARTS = [bytes([i]) * (1_500_000 + i) for i in range(3)]
 
 
@@ -28,7 +30,7 @@ class Uploader:
 
     def __init__(self, client: TestClient) -> None:
         self.client = client
-        made = client.post("/api/v1/keys", json={"name": f"up-{id(self)}", "role": "editor"}).json()
+        made = client.post("/api/v1/keys", json={"name": f"up-{next(NUMBERS)}", "role": "editor"}).json()
         self.headers = {"authorization": f"Bearer {made['key']}"}
         answer = client.post("/api/2.0/mlflow/runs/create", json={"experiment_id": "0"}, headers=self.headers)
         self.run = answer.json()["run"]["info"]["run_id"]
