@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from everloop.assets import rubrics
 from everloop.core.errors import BadInput, Conflict, Forbidden, NotFound
-from everloop.core.limits import LABEL_CHARS, QUEUE_CLAIM_SECONDS
+from everloop.core.limits import LABEL_CHARS, QUEUE_CLAIM_SECONDS, QUEUE_ITEMS
 from everloop.core.principal import Principal, Role
 from everloop.core.refs import check_name
 from everloop.store import audit
@@ -65,6 +65,31 @@ def make(tx: Tx, name: str, spec: dict[str, Any], items: Sequence[Mapping[str, A
     tx.run(queue_items.insert(), rows)
     audit.record(tx, "queue.make", f"queue:{name}", source=spec["source"], items=len(rows), annotators=spec["annotators"], overlap=spec["overlap"])
     return get(tx, name)
+
+
+def add(tx: Tx, name: str, items: Sequence[Mapping[str, Any]]) -> int:
+    """Put traces [{"item", "shown", "why"?}] behind the items of an open queue of traces; how many were not there. BadInput for another queue."""
+    queue = need(tx, name)
+    if queue["spec"]["of"] != "traces" or queue["closed_at"] is not None:
+        why = "is closed" if queue["closed_at"] is not None else f"holds {queue['spec']['of']}"
+        raise BadInput(f"The queue {name!r} {why}; traces cannot be added to it.", "Choose another queue, or the name of a new one.")
+    of = (queue_items.c.project == tx.project, queue_items.c.queue == name)
+    there = {row["item"] for row in tx.rows(sa.select(queue_items.c.item).where(*of))}
+    fresh = [item for item in items if item["item"] not in there]
+    if len(there) + len(fresh) > QUEUE_ITEMS:
+        raise BadInput(f"The queue {name!r} would have {len(there) + len(fresh)} items; at most {QUEUE_ITEMS} are allowed.")
+    last = tx.row(sa.select(sa.func.max(queue_items.c.place).label("place")).where(*of))
+    start = (last["place"] if last and last["place"] is not None else -1) + 1
+    people, overlap = queue["spec"]["annotators"] if queue["spec"]["assignment"] == "dealt" else [], queue["spec"]["overlap"]
+    rows = []
+    for place, item in enumerate(fresh, start):
+        dealt = [people[(place + i) % len(people)] for i in range(overlap)] if people else []
+        row = {"project": tx.project, "queue": name, "place": place, "assigned": dealt, "labelled": 0, "contested": False}
+        rows.append({**row, "item": str(item["item"]), "shown": item["shown"], "why": item.get("why")})
+    if rows:
+        tx.run(queue_items.insert(), rows)
+        audit.record(tx, "queue.add", f"queue:{name}", items=len(rows))
+    return len(rows)
 
 
 def find(tx: Tx, name: str) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""`everloop traces`: list them, show one as a tree of spans."""
+"""`everloop traces`: list and search them, show one as a tree of spans; what acts on them is in trace_actions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from everloop.cli import screen
+from everloop.cli import screen, trace_actions
 
 TEXT_SHOWN = 100
 
@@ -16,37 +16,19 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
     traces = typer.Typer(help="What happened in production, span by span.", no_args_is_help=True)
 
-    @traces.command("list")
-    def list_traces(
-        endpoint: str = typer.Option(None, help="Only this endpoint's"),
-        status: str = typer.Option(None, help="ok, error or unset"),
-        release: str = typer.Option(None, help="Only those this release answered, e.g. release:tutor@3"),
-        user: str = typer.Option(None, help="Only this user's"),
-        session: str = typer.Option(None, help="Only this session's"),
-        since: str = typer.Option(None, help="From this time on: 2026-11-24T08:00:00Z or epoch seconds"),
-        until: str = typer.Option(None, help="Before this time"),
-        text: str = typer.Option("", help="Words that inputs or outputs must have"),
-        limit: int = typer.Option(20, help="How many"),
-    ) -> None:
-        """List traces, newest first."""
-        rows = []
-        filters = {"endpoint": endpoint, "status": status, "release": release, "user": user, "session": session, "since": since, "until": until}
-        for t in screen.client(start=True).traces.list(limit, text=text, **filters)["items"]:
-            tokens = f"{t['tokens_in'] or 0}/{t['tokens_out'] or 0}" if t["tokens_in"] or t["tokens_out"] else ""
-            cost = f"${t['cost']:.5f}" if t["cost"] is not None else ""
-            rows.append(
-                (t["trace_id"], screen.moment(t["at"]), t["name"], t["release"], t["status"], f"{t['ms']:.1f}", tokens, cost, _asked(t["inputs"]))
-            )
-        screen.table(("trace", "at (UTC)", "name", "release", "status", "ms", "tokens", "cost", "asked"), rows, "No trace fits.")
+    traces.command("list")(list_traces)
+    traces.command("search")(search)
 
     @traces.command("show")
-    def show(trace_id: str = typer.Argument(help="The trace's id, or its first characters")) -> None:
+    def show(trace_id: str = typer.Argument(help="The trace's id, or its first characters"), as_json: bool = screen.JSON) -> None:
         """Show one trace: its spans as a tree, its predictions and scores."""
         from rich.console import Console
 
         server = screen.client(start=True)
         given = trace_id.removeprefix("chatcmpl-")
         trace = server.traces.get(screen.trace_id(server, given))
+        if as_json:
+            return screen.say_json(trace)
         console = Console()
         console.print(tree(trace))
         for p in trace["predictions"]:
@@ -79,7 +61,53 @@ def register(app: typer.Typer) -> None:
         for why, count in found["left_out"].items():
             typer.echo(f"left out: {count} ({why})")
 
+    trace_actions.register(traces)
     app.add_typer(traces, name="traces")
+
+
+def list_traces(
+    endpoint: str = trace_actions.ENDPOINT,
+    status: str = trace_actions.STATUS,
+    release: str = trace_actions.RELEASE,
+    user: str = trace_actions.USER,
+    session: str = trace_actions.SESSION,
+    since: str = trace_actions.SINCE,
+    until: str = trace_actions.UNTIL,
+    text: str = trace_actions.TEXT,
+    limit: int = typer.Option(20, help="How many"),
+    cursor: str = typer.Option(None, help="Go on where the page before ended"),
+    as_json: bool = screen.JSON,
+) -> None:
+    """List traces, newest first."""
+    filters = {"endpoint": endpoint, "status": status, "release": release, "user": user, "session": session, "since": since, "until": until}
+    _list({**filters, "text": text or ""}, limit, cursor, as_json)
+
+
+def search(
+    words: str = typer.Argument(help='Words that must all occur; "quoted words" are a phrase'),
+    endpoint: str = trace_actions.ENDPOINT,
+    since: str = trace_actions.SINCE,
+    limit: int = typer.Option(20, help="How many"),
+    cursor: str = typer.Option(None, help="Go on where the page before ended"),
+    as_json: bool = screen.JSON,
+) -> None:
+    """Find traces by words of what was asked or answered."""
+    _list({"text": words, "endpoint": endpoint, "since": since}, limit, cursor, as_json)
+
+
+def _list(filters: dict[str, Any], limit: int, cursor: str | None, as_json: bool) -> None:
+    page = screen.client(start=True).traces.list(limit, cursor, **filters)
+    if as_json:
+        return screen.say_json(page)
+    rows = []
+    for t in page["items"]:
+        tokens = f"{t['tokens_in'] or 0}/{t['tokens_out'] or 0}" if t["tokens_in"] or t["tokens_out"] else ""
+        cost = f"${t['cost']:.5f}" if t["cost"] is not None else ""
+        told = (t["trace_id"], screen.moment(t["at"]), t["name"], t["release"], t["status"], f"{t['ms']:.1f}", tokens, cost)
+        rows.append((*told, trace_actions.asked(t["inputs"], TEXT_SHOWN)))
+    screen.table(("trace", "at (UTC)", "name", "release", "status", "ms", "tokens", "cost", "asked"), rows, "No trace fits.")
+    if page["next"]:
+        typer.echo(f"more: --cursor {page['next']}")
 
 
 def tree(trace: dict[str, Any]) -> Any:
@@ -110,20 +138,9 @@ def _line(span: dict[str, Any]) -> Any:
         line.append(f"  {span['model']}", style="cyan")
     if span["tokens_in"] is not None or span["tokens_out"] is not None:
         line.append(f"  {span['tokens_in'] or 0} + {span['tokens_out'] or 0} tokens")
+    if span.get("cost"):
+        line.append(f"  ${span['cost']:.5f}")
     for label, value in (("in", span["inputs"]), ("out", span["outputs"]), ("error", span["error"])):
         if value is not None:
             line.append(f"\n  {label}: {screen.cut(value, TEXT_SHOWN)}", style="dim")
     return line
-
-
-def _asked(value: Any) -> str:
-    """What was asked: the last message's text where it is a chat, else the inputs, shortened."""
-    import json
-
-    try:
-        found = json.loads(value) if isinstance(value, str) else value
-    except ValueError:
-        found = value
-    last = found[-1] if isinstance(found, list) and found else None
-    said = last.get("content") if isinstance(last, dict) else None
-    return screen.cut(said if isinstance(said, str) else value, TEXT_SHOWN)

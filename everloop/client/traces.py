@@ -9,6 +9,7 @@ from typing import Any
 
 BATCH = 5_000
 EXPORT_SECONDS = 3600.0
+ACTION_SECONDS = 1800.0
 
 
 class Traces:
@@ -60,6 +61,46 @@ class Traces:
         finally:
             part.unlink(missing_ok=True)
         return {"file": str(path), "count": int(headers["x-everloop-exported"]), "left_out": orjson.loads(headers["x-everloop-left-out"])}
+
+    def add_to_dataset(self, dataset: str, traces: Iterable[str] | None = None, **selection: Any) -> dict[str, Any]:
+        """Add traces (ids, or the filters of `list`, score="thumbs >= 1", limit=) to a dataset as its next version: the asset, "added", "rows", "left_out".
+
+        Rows are of predictions where the traces are, else of traces (question, answer, expected, scores); `of="traces"` or `"predictions"` says otherwise.
+        """
+        return self._do("dataset", {"dataset": dataset}, traces, selection)
+
+    def add_to_suite(self, suite: str, traces: Iterable[str] | None = None, tags: Iterable[str] = (), **selection: Any) -> dict[str, Any]:
+        """Add traces to a suite as cases: the asset, "added", "cases", "left_out". The expected answer is a score called `correction`, else none; labelled
+        predictions become rows of the suite's dataset."""
+        return self._do("suite", {"suite": suite, "tags": list(tags)}, traces, selection)
+
+    def add_to_queue(self, queue: str, traces: Iterable[str] | None = None, rubric: Any = None, **selection: Any) -> dict[str, Any]:
+        """Put traces before annotators: {"queue", "added", "left_out"}. A queue that is not there is made with `rubric` (see client.labels.make)."""
+        return self._do("queue", {"queue": queue, **({"rubric": list(rubric)} if rubric else {})}, traces, selection)
+
+    def replay(self, release: str, traces: Iterable[str] | None = None, checks: Iterable[str] = (), **selection: Any) -> dict[str, Any]:
+        """Ask a release what traces were asked: {"release", "items": [{"trace_id", "question", "before", "after", "changed"}], "summary"}. It is not recorded
+        as traffic. `checks` (groundedness, pii ...) judge both answers; where labels came, the share of right predictions is told. The filter is
+        the selection; a release to filter by is `answered_by`."""
+        if "answered_by" in selection:
+            selection["release"] = selection.pop("answered_by")
+        return self._do("replay", {"to": release, "checks": list(checks)}, traces, selection)
+
+    def _do(self, action: str, body: dict[str, Any], traces: Iterable[str] | None, selection: Mapping[str, Any]) -> dict[str, Any]:
+        chosen = {key: value for key, value in selection.items() if value is not None}
+        if traces is not None:
+            chosen["traces"] = [traces] if isinstance(traces, str) else [*traces]
+        return self._http.post(f"/api/v1/traces/actions/{action}", json={**body, **chosen}, timeout=ACTION_SECONDS)
+
+    def tail(self, seconds: float = 3600.0, **filters: Any) -> Iterator[dict[str, Any]]:
+        """Traces as they come, for so many seconds: items as `list` gives them. Filters: endpoint, status, release, user, session, text."""
+        import orjson
+
+        asked = {key: value for key, value in {"seconds": seconds, **filters}.items() if value not in (None, "")}
+        held = b""
+        for piece in self._http.download("GET", "/api/v1/traces/tail", params=asked)[1]:
+            *lines, held = (held + piece).split(b"\n")
+            yield from (orjson.loads(line[6:]) for line in lines if line.startswith(b"data: "))
 
     def add_score(self, subject: str, name: str, value: Any, *, source: str = "", why: str = "", at: float | None = None) -> dict[str, Any]:
         """Judge a trace or a prediction; durable when this returns."""

@@ -407,3 +407,13 @@ EXPORT_COLUMNS = 2_000
 """Columns of an export as a table."""
 EXPORT_IDS = 10_000
 """Traces that an export, or another action, names one by one."""
+ACTION_TRACES = 5_000
+"""Traces that one bulk action takes."""
+REPLAY_TRACES = 200
+"""Traces that one replay asks again."""
+TAIL_STREAMS = 50
+"""Streams of traces that are watched at once."""
+TAIL_ROWS = 500
+"""Traces that one look of such a stream reads; in busier times the newest are shown."""
+TAIL_BACK_SECONDS = 120.0
+"""How long ago a trace that such a stream shows may have begun."""

@@ -133,12 +133,17 @@ async def _traces(ws: Workspace, who: Principal, endpoint: str, order: Mapping[s
         for one in page["items"]:
             values = [s["value"] for s in one["scores"] if s["name"] == order.get("score") and isinstance(s["value"], int | float)]
             why = unsure.get(one["trace_id"]) if unsure else float(min(values)) if values else None
-            told = {"question": _said(one["inputs"]), "answer": _said(one["outputs"]), "release": one["release"], "at": one["at"]}
-            found.append({"item": one["trace_id"], "shown": told, "why": why})
+            found.append(trace_item(one, why))
         cursor = page["next"]
         if cursor is None:
             break
     return found
+
+
+def trace_item(one: Mapping[str, Any], why: float | None = None) -> dict[str, Any]:
+    """A trace of a list as annotators see it."""
+    told = {"question": _said(one["inputs"]), "answer": _said(one["outputs"]), "release": one["release"], "at": one["at"]}
+    return {"item": one["trace_id"], "shown": told, "why": why}
 
 
 async def _predicted(ws: Workspace, who: Principal, endpoint: str, since: float | None, until: float | None, threshold: float) -> dict[str, float]:

@@ -30,6 +30,7 @@ from everloop.store.schema import projects
 
 if TYPE_CHECKING:
     from everloop.store.telemetry import Telemetry
+    from everloop.workspace.actions import Actions
     from everloop.workspace.assets import Assets
     from everloop.workspace.data import Data
     from everloop.workspace.declare import Declare
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from everloop.workspace.reports import Reports
     from everloop.workspace.retention import Retention
     from everloop.workspace.runs import Runs
+    from everloop.workspace.tail import Tail
     from everloop.workspace.trace_infos import TraceInfos
     from everloop.workspace.traces import Traces
     from everloop.workspace.uploads import Uploads
@@ -271,6 +273,20 @@ class Workspace:
         from everloop.workspace.traces import Traces
 
         return Traces(self)
+
+    @cached_property
+    def actions(self) -> Actions:
+        """What is done with many traces at once."""
+        from everloop.workspace.actions import Actions
+
+        return Actions(self)
+
+    @cached_property
+    def tail(self) -> Tail:
+        """Traces as they come."""
+        from everloop.workspace.tail import Tail
+
+        return Tail(self)
 
     @cached_property
     def retention(self) -> Retention:

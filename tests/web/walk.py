@@ -148,7 +148,16 @@ def request(client: TestClient, method: str, path: str, made: Seeded, headers: d
     body = attack(made)
     query = {k: str(v) for k, v in body.items() if isinstance(v, str | int)} if method in ("GET", "DELETE") else None
     if query is not None:
-        query |= {"name": NAME, "metric_key": NAME, "limit": "50", "filter": "", "since": "2020-01-01", "edges_ms": "10", "kind": ""}
+        query |= {
+            "name": NAME,
+            "metric_key": NAME,
+            "limit": "50",
+            "filter": "",
+            "since": "2020-01-01",
+            "edges_ms": "10",
+            "kind": "",
+            "seconds": "0.1",
+        }
         query = {k: v for k, v in query.items() if k not in ("status", "view", "text", "experiment", "user", "id", "parent") and v != ""}
     more = {"json": body} if query is None else {}
     return client.request(method, filled, headers=headers, params=query, follow_redirects=False, **more)
