@@ -149,7 +149,8 @@ def _span_rows(project: str, received: float, spans: list[dict[str, Any]], price
     for s in spans:
         if MLFLOW_USAGE in s["attributes"] or MLFLOW_COST in s["attributes"]:
             s["counts"] = _mlflow_counts(s["attributes"])
-    roots = {s["trace_id"]: s["attributes"] for s in spans if ENDPOINT in s["attributes"]}
+    calls = sorted((s for s in spans if ENDPOINT in s["attributes"]), key=lambda s: (s["start_ns"], s["span_id"]), reverse=True)
+    roots = {s["trace_id"]: s["attributes"] for s in calls}  # the first call of each trace
     rolled = _rolled(spans, parents)
     rows: list[Row] = []
     for s in spans:

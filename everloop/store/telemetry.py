@@ -42,6 +42,27 @@ SPANS_A_FRAME = 512
 _logger = logging.getLogger("everloop.telemetry")
 
 
+class _Batch:
+    """Rows that enter the tables together; `split` are ids of traces whose spans came in several frames of it."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, list[Any]] = {"spans": [], "predictions": [], "scores": [], "infos": []}
+        self.split: set[str] = set()
+        self._seen: set[str] = set()
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.rows.values()))
+
+    def add(self, rows: Sequence[list[Any]]) -> None:
+        """Take the rows of one frame."""
+        for kept, more in zip(self.rows.values(), rows, strict=True):
+            kept.extend(more)
+        ids = {row[1] for row in rows[0]}
+        self.split |= ids & self._seen
+        self._seen |= ids
+
+
 class Telemetry:
     """The telemetry of one home. `open` before use, `close` at the end. Thread-safe.
 
@@ -356,9 +377,9 @@ class Telemetry:
         """Move everything that is in the log beyond `position`; answers the new position."""
         while True:
             self._jobs.run_one(self._con)
-            batch: dict[str, list[Any]] = {"spans": [], "predictions": [], "scores": [], "infos": []}
+            batch = _Batch()
             start, frames = position, []
-            while sum(map(len, batch.values())) < DRAIN_ROWS:
+            while batch.size < DRAIN_ROWS:
                 payloads, after = self.log.read(position)
                 position = after
                 if not payloads:
@@ -380,34 +401,32 @@ class Telemetry:
             if not frames:
                 return position
 
-    def _unpack(self, payload: bytes, batch: dict[str, list[Any]]) -> None:
+    def _unpack(self, payload: bytes, batch: _Batch) -> None:
         try:
             rows: tuple[list[Any], ...] = unpack(payload, self._price)
         except Exception as error:
             self._reject(payload, error)
             return
-        for name, more in zip(("spans", "predictions", "scores", "infos"), rows, strict=True):
-            batch[name].extend(more)
+        batch.add(rows)
 
-    def _store(self, batch: dict[str, list[Any]], position: Position) -> None:
+    def _store(self, batch: _Batch, position: Position) -> None:
         assert self.text is not None
-        tables.insert(self._con, batch, position)
+        tables.insert(self._con, batch.rows, position, batch.split)
         for text in (self.text, self.second_text):
             if text is not None:
-                text.add(batch["spans"], position, [one["trace_id"] for one in batch["infos"] if one.get("delete")])
+                text.add(batch.rows["spans"], position, [one["trace_id"] for one in batch.rows["infos"] if one.get("delete")])
 
     def _store_each(self, frames: list[bytes], start: Position, position: Position) -> None:
         """Store frames one at a time and put aside those that cannot be, so that one bad record does not stop all others. The position moves when
         all are done: what is stored twice after a crash between is there once."""
         for payload in frames:
-            one: dict[str, list[Any]] = {"spans": [], "predictions": [], "scores": [], "infos": []}
+            one = _Batch()
             try:
-                rows: tuple[list[Any], ...] = unpack(payload, self._price)
-                one.update(zip(one, rows, strict=True))
+                one.add(unpack(payload, self._price))
                 self._store(one, start)
             except (TypeError, ValueError, OverflowError) as error:
                 self._reject(payload, error)
-        self._store({"spans": [], "predictions": [], "scores": [], "infos": []}, position)
+        self._store(_Batch(), position)
 
     def _reject(self, payload: bytes, error: Exception) -> None:
         """Put a frame aside that cannot become rows, so that it does not stop the others."""

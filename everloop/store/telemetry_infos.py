@@ -110,18 +110,23 @@ def create(con: Any) -> None:
     con.execute(f"CREATE TABLE IF NOT EXISTS infos ({declared})")
 
 
-def apply(con: Any, changes: Sequence[Mapping[str, Any]]) -> None:
-    """Fold changes, in their order, into the table; inside the caller's transaction."""
+def apply(con: Any, changes: Sequence[Mapping[str, Any]]) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
+    """Fold changes, in their order, into the table; inside the caller's transaction. Answers the traces, (project, trace id), that went, and those
+    whose session or user is told: their own rows (telemetry_summaries) must be made anew."""
     keys = list(dict.fromkeys((one["project"], one["trace_id"]) for one in changes))
     rows: dict[tuple[str, str], Row | None] = _rows(con, keys)
+    gone = []
     for one in changes:
         key = (one["project"], one["trace_id"])
         if one.get("delete"):
             rows[key] = None
-            _delete(con, one)
+            gone.append((*key, one["received_at"]))
         else:
             rows[key] = fold(rows.get(key), one)
-    _write(con, keys, [row for row in rows.values() if row is not None])
+    if gone:
+        forget(con, gone)
+    told = _write(con, keys, [row for row in rows.values() if row is not None])
+    return {(project, trace) for project, trace, _ in gone}, set(told)
 
 
 def _rows(con: Any, keys: list[tuple[str, str]]) -> dict[tuple[str, str], Row | None]:
@@ -134,7 +139,7 @@ def _rows(con: Any, keys: list[tuple[str, str]]) -> dict[tuple[str, str], Row | 
     return {(row["project"], row["trace_id"]): row for row in rows}
 
 
-def _write(con: Any, keys: list[tuple[str, str]], rows: list[Row]) -> None:
+def _write(con: Any, keys: list[tuple[str, str]], rows: list[Row]) -> list[tuple[str, str]]:
     import pyarrow as pa
 
     con.execute(
@@ -142,7 +147,7 @@ def _write(con: Any, keys: list[tuple[str, str]], rows: list[Row]) -> None:
         [[project for project, _ in keys], [trace for _, trace in keys]],
     )
     if not rows:
-        return
+        return []
     text = pa.string()
     kinds = {"BIGINT": pa.int64(), "BOOLEAN": pa.bool_(), "DOUBLE": pa.float64(), "VARCHAR[]": pa.list_(text)}
     kinds["MAP(VARCHAR, VARCHAR)"] = pa.map_(text, text)
@@ -153,7 +158,8 @@ def _write(con: Any, keys: list[tuple[str, str]], rows: list[Row]) -> None:
     con.register("fresh_infos", pa.table(columns))
     try:
         con.execute("INSERT INTO infos BY NAME SELECT * FROM fresh_infos")
-        if any(row["session"] or row["user"] for row in rows):  # so that the traces of a session, or of a user, are found by their spans too
+        told = [(row["project"], row["trace_id"]) for row in rows if row["session"] or row["user"]]
+        if told:  # so that the traces of a session, or of a user, are found by their spans too
             con.execute(
                 'UPDATE spans SET session = coalesce(spans.session, f.session), "user" = coalesce(spans."user", f."user") FROM fresh_infos f '
                 "WHERE spans.project = f.project AND spans.trace_id = f.trace_id "
@@ -161,11 +167,21 @@ def _write(con: Any, keys: list[tuple[str, str]], rows: list[Row]) -> None:
             )
     finally:
         con.unregister("fresh_infos")
+    return told
 
 
-def _delete(con: Any, change: Mapping[str, Any]) -> None:
-    for table in ("spans", "predictions", "scores"):
-        con.execute(
-            f"DELETE FROM {table} WHERE project = ? AND trace_id = ? AND received_at <= ?",
-            [change["project"], change["trace_id"], change["received_at"]],
-        )
+def forget(con: Any, gone: Sequence[tuple[str, str, float]]) -> None:
+    """Take spans, predictions and scores of traces, (project, trace id, moment), that were received up to the moment out of their tables; inside the
+    caller's transaction."""
+    import pyarrow as pa
+
+    projects, traces, moments = zip(*gone, strict=True)
+    con.register("gone", pa.table({"project": projects, "trace_id": traces, "until": pa.array(moments, pa.float64())}))
+    try:
+        for table in ("spans", "predictions", "scores"):
+            con.execute(
+                f"DELETE FROM {table} WHERE EXISTS (SELECT 1 FROM gone g WHERE g.project = {table}.project AND g.trace_id = {table}.trace_id "
+                f"AND {table}.received_at <= g.until)"
+            )
+    finally:
+        con.unregister("gone")

@@ -47,8 +47,7 @@ DIMENSIONS: dict[str, dict[str, str]] = {
 }
 _TIMES = {TRACES: "t.at_ms", SPANS: "(s.start_ns // 1000000)", JUDGEMENTS: "t.at_ms"}
 _FROM = {
-    TRACES: """t LEFT JOIN (SELECT trace_id, sum(tokens_in) FILTER (NOT rolled) AS tokens_in, sum(tokens_out) FILTER (NOT rolled) AS tokens_out,
-                 sum(tokens_cached) FILTER (NOT rolled) AS tokens_cached FROM spans WHERE project = ? GROUP BY trace_id) u USING (trace_id)""",
+    TRACES: "t LEFT JOIN (SELECT trace_id, tokens_in, tokens_out, tokens_cached FROM traces WHERE project = ?) u USING (trace_id)",
     SPANS: "spans s JOIN t ON t.trace_id = s.trace_id AND s.project = ?",
     JUDGEMENTS: "scores a JOIN t ON t.trace_id = a.trace_id AND a.project = ?",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +10,11 @@ import orjson
 
 from everloop.core.errors import BadInput
 from everloop.store.frames import SPAN_COLUMNS
+from everloop.store.telemetry_summaries import key_of
 
 NS = 1_000_000_000
-OUTCOMES = {"blocked": '"everloop.blocked":true', "refused": '"everloop.refused":true'}
-"""What the attributes of a call hold that was answered, but not with what was asked."""
-HEAD = "CASE WHEN parent_id IS NULL THEN 0 ELSE 4611686018427387904 END + start_ns // 2"
-"""Orders the entry spans of a trace: the true root first, else the earliest."""
+OUTCOMES = ("blocked", "refused")
+"""Calls that were answered, but not with what was asked."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +32,12 @@ class Filter:
     traces: Sequence[str] | None = None
 
     def where(self) -> tuple[str, list[Any]]:
-        """The condition in SQL, and its parameters."""
+        """The condition in SQL on columns of the table `traces`, and its parameters. On `spans` it holds too, but for outcomes."""
         parts: list[str] = []
         values: list[Any] = []
         for name in ("endpoint", "release", "status", "user", "session"):
             if (value := getattr(self, name)) is not None and name == "status" and value in OUTCOMES:
-                parts.append("contains(attributes, ?)")
-                values.append(OUTCOMES[value])
+                parts.append(value)
             elif value is not None:
                 parts.append(f'"{name}" = ?')
                 values.append(value)
@@ -53,92 +51,51 @@ class Filter:
         return " AND ".join(["true", *parts]), values
 
 
+_ITEM = ("trace_id", "name", "kind", "endpoint", "release", "alias", "status", "blocked", "refused", "error", "tokens_in", "tokens_out", "cost")
+_ITEM += ("model", "models", "spans", "errors", "session", "user", "start_ns", "end_ns", "span_id")
+
+
 def list_traces(con: Any, project: str, wanted: Filter, limit: int, cursor: str | None = None) -> dict[str, Any]:
-    """Traces, newest first: {"items": [...], "next": cursor or None}. A trace appears once, as its root (or earliest entry) span."""
+    """Traces, newest first: {"items": [...], "next": cursor or None}. What a trace read and answered is its head span's."""
     place = _cursor(cursor)
-    items: list[dict[str, Any]] = []
     where, values = wanted.where()
-    take = limit + 1
-    while len(items) <= limit:
-        before, more = ("AND (start_ns, trace_id) < (?, ?)", list(place)) if place else ("", [])
-        found = con.execute(
-            f"SELECT start_ns, trace_id, span_id FROM spans WHERE project = ? AND entry AND {where} {before} "
-            "ORDER BY start_ns DESC, trace_id DESC LIMIT ?",
-            [project, *values, *more, take],
-        ).fetchall()
-        if not found:
-            break
-        heads = _heads(con, project, list({trace for _, trace, _ in found}))
-        items.extend(heads[trace] for _, trace, span in found if heads[trace]["span_id"] == span)
-        place = (found[-1][0], found[-1][1])
-        if len(found) < take:
-            break
-    page = items[:limit]
-    following = f"{page[-1]['start_ns']}.{page[-1]['trace_id']}" if len(items) > limit else None
+    before, more = ("AND (start_ns < ? OR start_ns = ? AND trace_id < ?)", [place[0], *place]) if place else ("", [])
+    columns = ", ".join(f't."{name}"' for name in _ITEM)
+    rows = _dicts(
+        con.execute(
+            f"SELECT {columns} FROM traces t WHERE project = ? AND {where} {before} ORDER BY start_ns DESC, trace_id DESC LIMIT ?",
+            [project, *values, *more, limit + 1],
+        )
+    )
+    page = rows[:limit]
+    following = f"{page[-1]['start_ns']}.{page[-1]['trace_id']}" if len(rows) > limit else None
+    said = heads(con, project, page)
     scores = scores_of(con, project, [item["trace_id"] for item in page])
     for item in page:
+        start, end = item.pop("start_ns"), item.pop("end_ns")
+        inputs, outputs = said.get((item["trace_id"], item.pop("span_id")), (None, None))
+        item |= {"at": start / NS, "ms": (end - start) / 1e6, "inputs": loads(inputs), "outputs": loads(outputs)}
         item["scores"] = scores.get(item["trace_id"], [])
-        del item["span_id"], item["start_ns"]
     return {"items": page, "next": following}
 
 
-def _heads(con: Any, project: str, traces: list[str]) -> dict[str, dict[str, Any]]:
-    """For each trace its head span as a list item, with usage summed over all spans."""
-    totals = {
-        row[0]: row[1:]
-        for row in con.execute(
-            f"""SELECT trace_id, arg_min(span_id, {HEAD}) FILTER (entry), sum(tokens_in) FILTER (NOT rolled), sum(tokens_out) FILTER (NOT rolled),
-                   sum(cost) FILTER (NOT rolled), count(*), arg_max(model, tokens_out) FILTER (model IS NOT NULL)
-            FROM spans WHERE project = ? AND trace_id IN (SELECT unnest(?::VARCHAR[])) GROUP BY trace_id""",
-            [project, traces],
-        ).fetchall()
-    }
-    rows = con.execute(
-        """SELECT trace_id, span_id, name, kind, start_ns, end_ns, endpoint, release, alias, status, error, session, "user", inputs, outputs,
-             contains(attributes, ?), contains(attributes, ?) FROM spans
-           WHERE project = ? AND entry AND trace_id IN (SELECT unnest(?::VARCHAR[]))""",
-        [*OUTCOMES.values(), project, traces],
+def heads(con: Any, project: str, rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], tuple[str | None, str | None]]:
+    """Inputs and outputs, as JSON text, of the head spans of these rows of `traces`, by (trace id, span id)."""
+    if not rows:
+        return {}
+    starts = sorted({row["start_ns"] for row in rows})
+    found = con.execute(
+        """SELECT trace_id, span_id, inputs, outputs FROM spans WHERE start_ns BETWEEN ? AND ? AND start_ns IN (SELECT unnest(?::BIGINT[]))
+           AND project = ? AND span_id IN (SELECT unnest(?::VARCHAR[]))""",
+        [starts[0], starts[-1], starts, project, [row["span_id"] for row in rows]],
     ).fetchall()
-    heads = {}
-    for trace, span, name, kind, start, end, endpoint, release, alias, status, error, session, user, inputs, outputs, blocked, refused in rows:
-        head, tokens_in, tokens_out, cost, count, model = totals[trace]
-        if span != head:
-            continue
-        heads[trace] = {
-            "trace_id": trace,
-            "span_id": span,
-            "start_ns": start,
-            "name": name,
-            "kind": kind,
-            "endpoint": endpoint,
-            "release": release,
-            "alias": alias,
-            "status": status,
-            "blocked": blocked,
-            "refused": refused,
-            "error": error,
-            "at": start / NS,
-            "ms": (end - start) / 1e6,
-            "tokens_in": _int(tokens_in),
-            "tokens_out": _int(tokens_out),
-            "cost": cost,
-            "model": model,
-            "spans": count,
-            "session": session,
-            "user": user,
-            "inputs": loads(inputs),
-            "outputs": loads(outputs),
-        }
-    return heads
+    return {(trace, span): (inputs, outputs) for trace, span, inputs, outputs in found}
 
 
 def get_trace(con: Any, project: str, trace_id: str) -> dict[str, Any] | None:
     """A whole trace: {"trace_id", "spans", "predictions", "scores", "about"}; None if the project has no span or prediction of it. `about` is what a
     client told of the trace: {"experiment", "tags", "metadata", "runs", "prompts"}; None where none did."""
-    spans = [
-        _span(row)
-        for row in _dicts(con.execute("SELECT * FROM spans WHERE project = ? AND trace_id = ? ORDER BY start_ns, span_id", [project, trace_id]))
-    ]
+    spans = [_span(row) for row in spans_of(con, project, trace_id)]
     predictions = _dicts(
         con.execute(
             "SELECT * EXCLUDE (project, received_at) FROM predictions WHERE project = ? AND trace_id = ? ORDER BY prediction_id", [project, trace_id]
@@ -152,6 +109,21 @@ def get_trace(con: Any, project: str, trace_id: str) -> dict[str, Any] | None:
         p.update(features=loads(p["features"]), outputs=loads(p["outputs"]), label=labels.get(p["prediction_id"]))
     about = _dicts(con.execute("SELECT experiment, tags, metadata, runs, prompts FROM infos WHERE project = ? AND trace_id = ?", [project, trace_id]))
     return {"trace_id": trace_id, "spans": spans, "predictions": predictions, "scores": scores, "about": about[0] if about else None}
+
+
+def spans_of(con: Any, project: str, trace_id: str) -> list[dict[str, Any]]:
+    """All columns of a trace's spans, by start. The trace's own row tells when they were, so that the table reads only that."""
+    known = con.execute(
+        f"SELECT min(first_ns), max(last_ns) FROM traces WHERE key = {key_of('?', '?')} AND trace_id = ?", [project, trace_id, trace_id]
+    ).fetchone()
+    if known[0] is None:
+        return []
+    return _dicts(
+        con.execute(
+            "SELECT * FROM spans WHERE start_ns BETWEEN ? AND ? AND project = ? AND trace_id = ? ORDER BY start_ns, span_id",
+            [*known, project, trace_id],
+        )
+    )
 
 
 def scores_of(con: Any, project: str, traces: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
@@ -182,16 +154,16 @@ def scores(con: Any, project: str, subject: str) -> list[dict[str, Any]]:
 
 
 def stats(con: Any, project: str, since: float, until: float, bucket_s: float, endpoint: str | None = None) -> list[dict[str, Any]]:
-    """Per bucket of `bucket_s` seconds that has traces: count, errors, latency quantiles of root spans (ms), cost (USD) and tokens."""
+    """Per bucket of `bucket_s` seconds that has traces: count, errors, latency quantiles (ms; with an endpoint, of its call),
+    cost (USD) and tokens."""
     if bucket_s <= 0 or until < since:
         raise BadInput("A bucket must be longer than 0 s and the time range must not end before it begins.")
     where, values = Filter(endpoint=endpoint, since=since, until=until).where()
+    took = "(end_ns - start_ns) / 1e6" if endpoint is None else "call_ns / 1e6"
     rows = con.execute(
-        f"""SELECT CAST(floor((start_ns / 1e9 - ?) / ?) AS BIGINT) AS bucket, count(DISTINCT trace_id) FILTER (entry),
-                   count(DISTINCT trace_id) FILTER (entry AND status = 'error'),
-                   quantile_cont((end_ns - start_ns) / 1e6, 0.5) FILTER (root), quantile_cont((end_ns - start_ns) / 1e6, 0.95) FILTER (root),
-                   sum(cost) FILTER (NOT rolled), sum(coalesce(tokens_in, 0) + coalesce(tokens_out, 0)) FILTER (NOT rolled)
-            FROM spans WHERE project = ? AND {where} GROUP BY bucket ORDER BY bucket""",
+        f"""SELECT CAST(floor((start_ns / 1e9 - ?) / ?) AS BIGINT) AS bucket, count(*), count(*) FILTER (status = 'error'),
+                   quantile_cont({took}, 0.5), quantile_cont({took}, 0.95), sum(cost), sum(coalesce(tokens_in, 0) + coalesce(tokens_out, 0))
+            FROM traces WHERE project = ? AND {where} GROUP BY bucket ORDER BY bucket""",
         [since, bucket_s, project, *values],
     ).fetchall()
     return [
@@ -212,18 +184,19 @@ def round_bucket(seconds: float, wanted: int) -> float:
 def extent(con: Any, project: str, endpoint: str | None = None) -> tuple[float, float] | None:
     """When the first and the last trace began (epoch seconds); None where there is none."""
     where, values = Filter(endpoint=endpoint).where()
-    row = con.execute(f"SELECT min(start_ns), max(start_ns) FROM spans WHERE project = ? AND entry AND {where}", [project, *values]).fetchone()
+    row = con.execute(f"SELECT min(start_ns), max(start_ns) FROM traces WHERE project = ? AND {where}", [project, *values]).fetchone()
     return None if row is None or row[0] is None else (row[0] / NS, row[1] / NS)
 
 
 def histogram(con: Any, project: str, wanted: Filter, edges_ms: Sequence[float]) -> list[int]:
-    """How many root spans took how long: counts between the edges, with one bucket below the first and one above the last."""
+    """How many traces (with an endpoint, its calls) took how long: counts between the edges, with one bucket below the first and one above the last."""
     where, values = wanted.where()
     edges = sorted(edges_ms)
+    took = "(end_ns - start_ns)" if wanted.endpoint is None else "call_ns"
     cases = " ".join(f"WHEN ms < ? THEN {i}" for i in range(len(edges)))
     rows = con.execute(
-        f"SELECT CASE {cases} ELSE {len(edges)} END AS bin, count(*) FROM (SELECT (end_ns - start_ns) / 1e6 AS ms FROM spans "
-        f"WHERE project = ? AND root AND {where}) GROUP BY bin",
+        f"SELECT CASE {cases} ELSE {len(edges)} END AS bin, count(*) FROM (SELECT {took} / 1e6 AS ms FROM traces "
+        f"WHERE project = ? AND {where}) GROUP BY bin",
         [*edges, project, *values],
     ).fetchall()
     counts = [0] * (len(edges) + 1)
@@ -257,9 +230,7 @@ def calls(con: Any, project: str, endpoint: str, since: float, until: float, lim
               SELECT trace_id, start_ns, end_ns, status, attributes{more} FROM spans
               WHERE project = ? AND root AND endpoint = ? AND start_ns >= ? AND start_ns < ? ORDER BY start_ns DESC LIMIT ?),
             used AS (
-              SELECT trace_id, sum(cost) FILTER (NOT rolled) AS cost, sum(tokens_in) FILTER (NOT rolled) AS tokens_in,
-                     sum(tokens_out) FILTER (NOT rolled) AS tokens_out
-              FROM spans WHERE project = ? AND trace_id IN (SELECT trace_id FROM roots) GROUP BY trace_id),
+              SELECT trace_id, cost, tokens_in, tokens_out FROM traces WHERE project = ? AND trace_id IN (SELECT trace_id FROM roots)),
             thumbs AS (
               SELECT subject, arg_max(value, ROW("at", id)) AS thumb FROM scores WHERE project = ? AND name = 'thumbs' GROUP BY subject)
             SELECT r.start_ns, r.end_ns, r.status, contains(r.attributes, '"everloop.blocked":true'), contains(r.attributes, '"everloop.refused":true'),

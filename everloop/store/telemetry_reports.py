@@ -6,42 +6,40 @@ from collections.abc import Sequence
 from typing import Any
 
 from everloop.core.errors import BadInput
-from everloop.store.telemetry_queries import NS, Filter, loads
+from everloop.store.telemetry_queries import NS, Filter, heads, loads
+from everloop.store.telemetry_summaries import FIRST_TOKEN
 
 BY = ("endpoint", "release", "alias", "model", "provider", "user", "session", "principal", "name")
 """What figures can be broken down by."""
 QUANTILES = (0.5, 0.9, 0.95, 0.99, 0.999)
-_FIRST = '"gen_ai\\.response\\.time_to_first_chunk":([0-9.eE+-]+)'
-_FLAGS = '"everloop.flags":['
+_CALL = ("endpoint", "release", "alias", "principal")
+"""By these, a trace takes as long as the endpoint's call in it, whatever the client did around it."""
 
 
 def breakdown(con: Any, project: str, by: str, wanted: Filter, limit: int) -> list[dict[str, Any]]:
     """Figures by one of BY, the busiest first: {"key" (None: not told), "calls", "errors", "blocked", "flagged", "p50_ms" ... "p999_ms",
     "first_ms", "tokens_in", "tokens_out", "cost", "up", "down"}.
 
-    A call is a trace, with what all of its spans used; by model and provider it is a span that names one. A trace that has several of a key (roots, or
-    calls of a model) has its tokens, cost and thumb counted once for it. `first_ms` is the median time to the
+    A call is a trace, with what all of its spans used, so that the keys' figures add up to the whole; by model and provider it is a span that names
+    one, and a trace with several calls of a model has its thumb counted once for it. `first_ms` is the median time to the
     first token of calls that streamed. Costs are US dollars. BadInput for another `by`.
     """
     if by not in BY:
         raise BadInput(f"Figures cannot be broken down by {by!r}.", f"They can be by: {', '.join(BY)}.")
     where, values = wanted.where()
     quantiles = f"quantile_cont(ms, {list(QUANTILES)})"
-    once = f'row_number() OVER (PARTITION BY trace_id, "{by}" ORDER BY start_ns, span_id) = 1 AS once'
     if by in ("model", "provider"):
         calls = f"""SELECT "{by}" AS key, trace_id, (end_ns - start_ns) / 1e6 AS ms, status, false AS blocked, false AS flagged, tokens_in, tokens_out,
-                   cost, try_cast(regexp_extract(attributes, ?, 1) AS DOUBLE) * 1000 AS first_ms, {once}
+                   cost, CASE WHEN contains(attributes, 'time_to_first_chunk')
+                     THEN try_cast(regexp_extract(attributes, ?, 1) AS DOUBLE) * 1000 END AS first_ms,
+                   row_number() OVER (PARTITION BY trace_id, "{by}" ORDER BY start_ns, span_id) = 1 AS once
                    FROM spans WHERE project = ? AND model IS NOT NULL AND NOT rolled AND {where}"""
-        given = [_FIRST, project, *values]
+        given = [FIRST_TOKEN, project, *values]
     else:
-        calls = f"""WITH heads AS (SELECT "{by}" AS key, trace_id, (end_ns - start_ns) / 1e6 AS ms, status,
-                     contains(attributes, '"everloop.blocked":true') AS blocked, contains(attributes, ?) AS flagged, {once}
-                   FROM spans WHERE project = ? AND root AND {where}),
-                   used AS (SELECT trace_id, sum(tokens_in) FILTER (NOT rolled) AS tokens_in, sum(tokens_out) FILTER (NOT rolled) AS tokens_out,
-                     sum(cost) FILTER (NOT rolled) AS cost, min(try_cast(regexp_extract(attributes, ?, 1) AS DOUBLE)) * 1000 AS first_ms
-                   FROM spans WHERE project = ? AND trace_id IN (SELECT trace_id FROM heads) GROUP BY trace_id)
-                   SELECT heads.*, used.* EXCLUDE (trace_id) FROM heads LEFT JOIN used ON once AND used.trace_id = heads.trace_id"""
-        given = [_FLAGS, project, *values, _FIRST, project]
+        took = "call_ns" if by in _CALL or wanted.endpoint or wanted.release else "end_ns - start_ns"
+        calls = f"""SELECT "{by}" AS key, trace_id, ({took}) / 1e6 AS ms, status, blocked, flagged, tokens_in, tokens_out, cost,
+                   first_token_ms AS first_ms, true AS once FROM traces WHERE project = ? AND {where}"""
+        given = [project, *values]
     rows = con.execute(
         f"""WITH calls AS ({calls}),
             thumbs AS (SELECT trace_id, arg_max(value, ROW("at", id)) AS thumb FROM scores WHERE project = ? AND name = 'thumbs' GROUP BY trace_id)
@@ -90,21 +88,20 @@ def sessions(con: Any, project: str, wanted: Filter, limit: int, cursor: str | N
     place = _place(cursor)
     before, more = ("WHERE (last, session) < (?, ?)", list(place)) if place else ("", [])
     rows = con.execute(
-        f"""WITH heads AS (SELECT session, trace_id, "user", start_ns, end_ns, status, endpoint, inputs FROM spans
-              WHERE project = ? AND entry AND session IS NOT NULL AND session <> '' AND {where}),
-            found AS (SELECT session, arg_min("user", start_ns) AS "user", min(start_ns) AS first, max(end_ns) AS last,
-              count(DISTINCT trace_id) AS traces, count(DISTINCT trace_id) FILTER (status = 'error') AS errors,
-              list_sort(list_distinct(list(endpoint))) AS endpoints, arg_min(inputs, start_ns) AS asked FROM heads GROUP BY session),
+        f"""WITH ours AS (SELECT session, trace_id, span_id, "user", start_ns, end_ns, status, endpoint, tokens_in, tokens_out, cost FROM traces
+              WHERE project = ? AND session IS NOT NULL AND session <> '' AND {where}),
+            found AS (SELECT session, arg_min("user", (start_ns, trace_id)) AS "user", min(start_ns) AS first, max(end_ns) AS last,
+              count(*) AS traces, count(*) FILTER (status = 'error') AS errors, list_sort(list_distinct(list(endpoint))) AS endpoints,
+              arg_min({{'trace_id': trace_id, 'span_id': span_id, 'start_ns': start_ns}}, (start_ns, trace_id)) AS asked,
+              sum(coalesce(tokens_in, 0) + coalesce(tokens_out, 0)) AS tokens, sum(cost) AS cost FROM ours GROUP BY session),
             page AS (SELECT * FROM found {before} ORDER BY last DESC, session DESC LIMIT ?),
-            ours AS (SELECT DISTINCT session, trace_id FROM heads WHERE session IN (SELECT session FROM page)),
-            used AS (SELECT o.session, sum(coalesce(tokens_in, 0) + coalesce(tokens_out, 0)) FILTER (NOT rolled) AS tokens,
-              sum(cost) FILTER (NOT rolled) AS cost FROM spans s JOIN ours o USING (trace_id) WHERE project = ? GROUP BY o.session),
             thumbs AS (SELECT o.session, count(*) FILTER (value > 0) AS up, count(*) FILTER (value < 0) AS down
-              FROM scores s JOIN ours o USING (trace_id) WHERE project = ? AND name = 'thumbs' GROUP BY o.session)
-            SELECT page.*, tokens, cost, coalesce(up, 0), coalesce(down, 0) FROM page LEFT JOIN used USING (session) LEFT JOIN thumbs USING (session)
-            ORDER BY last DESC, session DESC""",
-        [project, *values, *more, limit + 1, project, project],
+              FROM scores s JOIN ours o USING (trace_id) WHERE project = ? AND name = 'thumbs' AND o.session IN (SELECT session FROM page)
+              GROUP BY o.session)
+            SELECT page.*, coalesce(up, 0), coalesce(down, 0) FROM page LEFT JOIN thumbs USING (session) ORDER BY last DESC, session DESC""",
+        [project, *values, *more, limit + 1, project],
     ).fetchall()
+    said = heads(con, project, [row[7] for row in rows[:limit]])
     items = [
         {
             "session": session,
@@ -114,7 +111,7 @@ def sessions(con: Any, project: str, wanted: Filter, limit: int, cursor: str | N
             "traces": traces,
             "errors": errors,
             "endpoints": [e for e in endpoints if e],
-            "first": loads(asked),
+            "first": loads(said.get((asked["trace_id"], asked["span_id"]), (None,))[0]),
             "tokens": int(tokens or 0),
             "cost": cost,
             "up": up,

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import orjson
 
 from everloop.store.telemetry_infos import FIELDS, LISTS, MAPS
-from everloop.store.telemetry_queries import HEAD, get_trace, scores_of
+from everloop.store.telemetry_queries import get_trace, heads, scores_of
 
 NATIVE = "0"
 """The experiment of traces that no client put into one."""
@@ -115,13 +115,11 @@ def source(project: str, experiments: Sequence[str] | None, traces: Sequence[str
     if experiments is not None and NATIVE not in experiments:
         return told, values
     which = "AND trace_id IN (SELECT unnest(?::VARCHAR[]))" if traces is not None else ""
-    read = f"""SELECT trace_id, 'tr-' || trace_id AS id, '{NATIVE}' AS experiment,
-          CASE WHEN arg_min(status, {HEAD}) = 'error' THEN 'ERROR' ELSE 'OK' END AS state,
-          min(start_ns) // 1000000 AS at_ms, (max(end_ns) - min(start_ns)) // 1000000 AS ms, NULL AS client_request_id, NULL AS request_preview,
-          NULL AS response_preview, arg_min(name, {HEAD}) AS name, arg_min(session, {HEAD}) AS session, arg_min("user", {HEAD}) AS "user",
-          MAP {{}} AS tags, MAP {{}} AS metadata, []::VARCHAR[] AS runs, []::VARCHAR[] AS prompts, NULL AS final
-        FROM spans s WHERE project = ? AND entry {which} AND NOT EXISTS (SELECT 1 FROM infos i WHERE i.project = s.project AND i.trace_id = s.trace_id)
-        GROUP BY trace_id"""
+    read = f"""SELECT trace_id, 'tr-' || trace_id AS id, '{NATIVE}' AS experiment, CASE WHEN status = 'error' THEN 'ERROR' ELSE 'OK' END AS state,
+          first_ns // 1000000 AS at_ms, (last_ns - first_ns) // 1000000 AS ms, NULL AS client_request_id, NULL AS request_preview,
+          NULL AS response_preview, name, session, "user", MAP {{}} AS tags, MAP {{}} AS metadata, []::VARCHAR[] AS runs, []::VARCHAR[] AS prompts,
+          NULL AS final
+        FROM traces s WHERE project = ? {which} AND NOT EXISTS (SELECT 1 FROM infos i WHERE i.project = s.project AND i.trace_id = s.trace_id)"""
     return f"{told} UNION ALL BY NAME {read}", [*values, project, *([list(traces)] if traces is not None else [])]
 
 
@@ -130,17 +128,15 @@ def _complete(con: Any, project: str, rows: list[dict[str, Any]]) -> list[dict[s
     traces = [row["trace_id"] for row in rows]
     if not traces:
         return []
-    sums = con.execute(
-        f"""SELECT trace_id, sum(tokens_in) FILTER (NOT rolled), sum(tokens_out) FILTER (NOT rolled), sum(tokens_cached) FILTER (NOT rolled),
-              sum(cost) FILTER (NOT rolled), count(*), arg_min(inputs, {HEAD}) FILTER (entry), arg_min(outputs, {HEAD}) FILTER (entry)
-            FROM spans WHERE project = ? AND trace_id IN (SELECT unnest(?::VARCHAR[])) GROUP BY trace_id""",
-        [project, traces],
-    ).fetchall()
-    totals = {trace: rest for trace, *rest in sums}
+    names = ("trace_id", "span_id", "start_ns", "tokens_in", "tokens_out", "tokens_cached", "cost", "spans")
+    sums = con.execute(f"SELECT {', '.join(names)} FROM traces WHERE project = ? AND trace_id IN (SELECT unnest(?::VARCHAR[]))", [project, traces])
+    totals = {one[0]: dict(zip(names, one, strict=True)) for one in sums.fetchall()}
+    said = heads(con, project, list(totals.values()))
     scores = scores_of(con, project, traces)
     for row in rows:
-        tokens_in, tokens_out, cached, cost, count, inputs, outputs = totals.get(row["trace_id"], [None] * 4 + [0, None, None])
-        row |= {"tokens_in": tokens_in, "tokens_out": tokens_out, "tokens_cached": cached, "cost": cost, "spans": count}
+        total = totals.get(row["trace_id"], {})
+        row |= {name: total.get(name) for name in names[3:]} | {"spans": total.get("spans", 0)}
+        inputs, outputs = said.get((row["trace_id"], total.get("span_id", "")), (None, None))
         row["scores"] = scores.get(row["trace_id"], [])
         if not row["final"]:
             row["request_preview"] = row["request_preview"] or _preview(inputs)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from everloop.store import telemetry_archive, telemetry_infos
+from everloop.store import telemetry_archive, telemetry_infos, telemetry_summaries
 from everloop.store.frames import PREDICTION_COLUMNS, SCORE_COLUMNS, SPAN_COLUMNS, Row
 from everloop.store.log import Position
 
@@ -48,6 +48,7 @@ def connect(file: Path) -> Any:
     telemetry_infos.create(con)
     telemetry_archive.create(con)
     con.execute("CREATE TABLE IF NOT EXISTS drained (segment BIGINT, byte BIGINT)")
+    telemetry_summaries.create(con)
     return con
 
 
@@ -57,26 +58,32 @@ def drained(con: Any) -> Position:
     return Position(*row) if row else Position(0, 0)
 
 
-def insert(con: Any, batch: Mapping[str, Sequence[Any]], position: Position) -> None:
-    """Add rows that are not there yet, replace scores, fold what is told of traces, and note the position, all or nothing."""
+def insert(con: Any, batch: Mapping[str, Sequence[Any]], position: Position, split: Iterable[str] = ()) -> None:
+    """Add rows that are not there yet, replace scores, fold what is told of traces, keep the traces' own rows true, and note the position, all or
+    nothing. `split` are ids of traces whose spans came in several frames."""
     con.execute("BEGIN")
     try:
-        for table in ("spans", "predictions"):
-            if batch[table]:
-                _insert(con, table, batch[table])
+        if batch["predictions"]:
+            _insert(con, "predictions", batch["predictions"])
         if batch["scores"]:
             _insert_scores(con, batch["scores"])
-        if batch["infos"]:
-            telemetry_infos.apply(con, batch["infos"])
+        fresh = _insert(con, "spans", batch["spans"]) if batch["spans"] else ()
+        gone, told = telemetry_infos.apply(con, batch["infos"]) if batch["infos"] else (set(), set())
+        if len(fresh):
+            telemetry_summaries.add(con, fresh, split)
+            told -= set(zip(*(fresh[name].to_pylist() for name in ("project", "trace_id")), strict=True)) if told else set()
+        telemetry_summaries.refresh(con, gone | told)
         con.execute("DELETE FROM drained")
         con.execute("INSERT INTO drained VALUES (?, ?)", list(position))
+        telemetry_summaries.mark(con, position)
         con.execute("COMMIT")
     except BaseException:
         con.execute("ROLLBACK")
         raise
 
 
-def _insert(con: Any, table: str, rows: Sequence[Row]) -> None:
+def _insert(con: Any, table: str, rows: Sequence[Row]) -> Any:
+    """Insert the rows that are not there yet; answers them as an Arrow table."""
     import pyarrow as pa
 
     columns, unique = TABLES[table]
@@ -93,6 +100,7 @@ def _insert(con: Any, table: str, rows: Sequence[Row]) -> None:
         con.execute(f"INSERT INTO {table} BY NAME SELECT * FROM batch")
     finally:
         con.unregister("batch")
+    return arrow
 
 
 def _there(con: Any, table: str, arrow: Any) -> set[int]:

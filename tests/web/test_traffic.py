@@ -72,9 +72,9 @@ def test_a_trace_with_several_roots_and_calls_of_a_model_counts_its_tokens_and_t
     root, llm = chat(0, 100, "s")
     send(http, [root, llm, {**llm, "spanId": "c" * 16}, {**root, "spanId": "d" * 16}])
     assert http.post(f"/api/v1/traces/{1:032x}/feedback", json={"value": 1}).status_code == 201
-    for by in ("user", "endpoint", "model"):
+    for by, calls in (("user", 1), ("endpoint", 1), ("model", 2)):
         (one,) = http.get("/api/v1/stats/breakdown", params={"by": by}).json()["items"]
-        assert (one["calls"], one["tokens_in"], one["tokens_out"], one["up"]) == (2, 200, 20, 1), by
+        assert (one["calls"], one["tokens_in"], one["tokens_out"], one["up"]) == (calls, 200, 20, 1), by
 
 
 def test_sessions_by_page_and_as_conversation(http: TestClient) -> None:
