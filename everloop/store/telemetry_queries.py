@@ -51,8 +51,10 @@ class Filter:
         return " AND ".join(["true", *parts]), values
 
 
-_ITEM = ("trace_id", "name", "kind", "endpoint", "release", "alias", "status", "blocked", "refused", "error", "tokens_in", "tokens_out", "cost")
-_ITEM += ("model", "models", "spans", "errors", "session", "user", "start_ns", "end_ns", "span_id")
+_ITEM: tuple[str, ...] = (
+    *("trace_id", "name", "kind", "endpoint", "release", "alias", "status", "blocked", "refused", "error", "tokens_in", "tokens_out", "cost"),
+    *("model", "models", "spans", "errors", "session", "user", "start_ns", "end_ns", "span_id"),
+)
 
 
 def list_traces(con: Any, project: str, wanted: Filter, limit: int, cursor: str | None = None) -> dict[str, Any]:

@@ -187,8 +187,10 @@ def _summed(source: str, condition: str) -> str:
         LEFT JOIN infos i ON i.project = g.project AND i.trace_id = g.trace_id"""
 
 
-_LIGHT = ("project", "trace_id", "span_id", "parent_id", "start_ns", "root", "entry", "rolled", "tokens_in", "endpoint", "release", "alias")
-_LIGHT += ("principal", "session", "user")
+_LIGHT: tuple[str, ...] = (
+    *("project", "trace_id", "span_id", "parent_id", "start_ns", "root", "entry", "rolled", "tokens_in"),
+    *("endpoint", "release", "alias", "principal", "session", "user"),
+)
 
 
 def _inherit(con: Any) -> None:

@@ -67,7 +67,7 @@ def insert(con: Any, batch: Mapping[str, Sequence[Any]], position: Position, spl
             _insert(con, "predictions", batch["predictions"])
         if batch["scores"]:
             _insert_scores(con, batch["scores"])
-        fresh = _insert(con, "spans", batch["spans"]) if batch["spans"] else ()
+        fresh: Any = _insert(con, "spans", batch["spans"]) if batch["spans"] else ()
         gone, told = telemetry_infos.apply(con, batch["infos"]) if batch["infos"] else (set(), set())
         if len(fresh):
             telemetry_summaries.add(con, fresh, split)
