@@ -148,7 +148,8 @@ class Actions:
         body = await asyncio.to_thread(selections.table, [*held, *added])
         reads = [*([before["ref"]] if before else []), *await self._releases(who, items)]
         origin = {"traces": len(items), "selection": {k: str(v) for k, v in selection.items() if v and k != "traces"}}
-        roles = {"target": target, "id": key} if target else None if before else {"id": key}
+        several = target is not None and len({row[target] for row in (*held, *added)}) > 1  # one class alone is no target yet
+        roles = {"id": key, **({"target": target} if several else {})} if target else None if before else {"id": key}
         made = await self.ws.data.add_table(who, name, body, f"{name}.parquet", roles=roles, reads=reads, origin=origin, description="from traces")
         left = {"in it already": len(fresh) - len(added)} if len(added) < len(fresh) else {}
         return {**made, "added": len(added), "rows": len(held) + len(added), "left_out": left}

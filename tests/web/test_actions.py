@@ -86,7 +86,7 @@ def test_predictions_become_rows_a_suite_and_a_replay(site: TestClient, client: 
     before = len(mine.traces.list(500)["items"])
     with pytest.raises(BadInput, match="label"):
         mine.traces.add_to_suite("late", traces)
-    mine.traces.labels({"prediction_id": one["predictions"][0]["prediction_id"], "label": "1"} for one in asked[:3])
+    mine.traces.labels({"prediction_id": one["predictions"][0]["prediction_id"], "label": "10"[i > 1]} for i, one in enumerate(asked[:3]))
     suite = mine.traces.add_to_suite("late", traces)
     assert (suite["added"], suite["left_out"], suite["manifest"]["task"]) == (3, {"no label yet": 1}, "binary")
     told = mine.traces.replay(f"release:{walk.NAME}@1", traces)
