@@ -59,8 +59,10 @@ async def forget_versions(ws: Workspace, who: Principal, traces: set[str], ids: 
         if not gone:
             continue
         try:
-            if last and kept is not None:
-                told["remade"].append({"ref": ref, "new": await _remade(ws, who, row, kept), "left_out": gone})
+            new = await _remade(ws, who, row, kept) if last and kept is not None else None
+            if new is not None:
+                told["remade"].append({"ref": ref, "new": new, "left_out": gone})
+            told["purged"] += await _repoint(ws, who, [one for one in rows if one["manifest"].get("dataset") == ref], new)
             await ws.records.write(who, lambda tx, ref=ref: removal.purge(tx, ref))
         except EverloopError as error:
             told["kept"].append({"ref": ref, "why": f"{error.what} {gone} of its rows are of these traces."})
@@ -144,6 +146,19 @@ def _rows(data: bytes, traces: set[str], ids: set[str]) -> tuple[bytes | None, i
     out = io.BytesIO()
     pq.write_table(kept, out, compression="zstd")
     return (out.getvalue() if kept.num_rows else None), gone
+
+
+async def _repoint(ws: Workspace, who: Principal, suites: Sequence[Mapping[str, Any]], new: str | None) -> list[str]:
+    """Let suites of a dataset's version be of the one that takes its place (new versions of them; the old ones go): what went."""
+    gone = []
+    for suite in suites:
+        if new is not None and suite["deleted_at"] is None:
+            manifest = {**suite["manifest"], "dataset": new}
+            await ws.assets.register(who, "suite", suite["name"], manifest, description=suite["description"], tags=suite["tags"] or None, reads=[new])
+        ref = f"suite:{suite['name']}@{suite['version']}"
+        await ws.records.write(who, lambda tx, ref=ref: removal.purge(tx, ref))
+        gone.append(ref)
+    return gone
 
 
 async def _remade(ws: Workspace, who: Principal, row: Mapping[str, Any], kept: bytes) -> str:

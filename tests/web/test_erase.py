@@ -76,6 +76,8 @@ def made_of(client: TestClient, theirs: str, others: str) -> None:
     ok(client.post("/api/v1/queues/look/labels", json={"item": theirs, "answers": {"good": "no"}, "comment": f"they said {MARK}"}))
     csv = f"trace_id,question\n{theirs},{MARK} one\n{others},what is a bond?\n"
     ok(client.post("/api/v1/datasets", data={"name": "questions", "roles": "{}"}, files={"file": ("q.csv", csv.encode())}))
+    rows = {"task": "binary", "dataset": "dataset:questions@1", "target": "question", "protected": [], "cases": None, "count": 2}
+    ok(client.post("/api/v1/assets", json={"kind": "suite", "name": "on-rows", "manifest": rows}))
     for more in ("", "!"):
         cases = [{"id": "a", "question": f"{MARK}{more}", "trace": theirs}, {"id": "b", "question": "what is a bond?", "trace": others}]
         put = ok(client.post("/api/v1/objects", content=b"\n".join(map(orjson.dumps, cases))))
@@ -102,7 +104,11 @@ def test_nothing_is_left_of_an_erased_user_anywhere(tmp_path: Path) -> None:
         done = ok(client.post("/api/v1/erasures", json={"user": USER, "why": "asked for, ticket 812"}))
         assert done["traces"] == 3 and done["archived"] == 1 and done["queues"] == {"look": 3} and done["set_aside"] == 1
         assert done["remade"][0] == {"ref": "dataset:questions@1", "new": "dataset:questions@2", "left_out": 1}
-        assert set(done["purged"]) == {"dataset:questions@1", "suite:asked@1", "suite:asked@2"} and done["kept"] == [] and done["mentions"] == []
+        assert (
+            set(done["purged"]) == {"dataset:questions@1", "suite:on-rows@1", "suite:asked@1", "suite:asked@2"}
+            and done["kept"] == []
+            and done["mentions"] == []
+        )
         assert done["user"].startswith("h-") and USER not in orjson.dumps(done).decode()
 
         assert on_disk(tmp_path, MARK, USER) == []
@@ -113,6 +119,7 @@ def test_nothing_is_left_of_an_erased_user_anywhere(tmp_path: Path) -> None:
         )
         assert [i["trace_id"] for i in ok(client.get("/api/v1/traces"))["items"]] == [others, others_old]
         assert [i["trace_id"] for i in ok(client.get("/api/v1/traces", params={"text": "okapi"}))["items"]] == [others_old]
+        assert ok(client.get("/api/v1/assets/suite/on-rows/2"))["manifest"]["dataset"] == "dataset:questions@2"
         send(client, "a new one", user="bea")
         flush(client)
     with app(tmp_path) as client:
