@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
 
     @traces.command("show")
     def show(trace_id: str = typer.Argument(help="The trace's id, or its first characters"), as_json: bool = screen.JSON) -> None:
-        """Show one trace: its spans as a tree, its predictions and scores."""
+        """Show one trace: its spans as a tree, its predictions, scores and log records."""
         from rich.console import Console
 
         server = screen.client(start=True)
@@ -31,10 +31,7 @@ def register(app: typer.Typer) -> None:
             return screen.say_json(trace)
         console = Console()
         console.print(tree(trace))
-        for p in trace["predictions"]:
-            console.print(f"prediction {p['prediction_id']}: {screen.cut(p['outputs'], TEXT_SHOWN)}  label: {p['label']}", markup=False)
-        for s in trace["scores"]:
-            console.print(f"score {s['name']} = {s['value']}  ({s['source'] or s['by']})  {s['why']}", markup=False)
+        _beside(console, trace)
 
     @traces.command("export")
     def export(
@@ -108,6 +105,18 @@ def _list(filters: dict[str, Any], limit: int, cursor: str | None, as_json: bool
     screen.table(("trace", "at (UTC)", "name", "release", "status", "ms", "tokens", "cost", "asked"), rows, "No trace fits.")
     if page["next"]:
         typer.echo(f"more: --cursor {page['next']}")
+
+
+def _beside(console: Any, trace: dict[str, Any]) -> None:
+    """What belongs to a trace beside its spans."""
+    for p in trace["predictions"]:
+        console.print(f"prediction {p['prediction_id']}: {screen.cut(p['outputs'], TEXT_SHOWN)}  label: {p['label']}", markup=False)
+    for s in trace["scores"]:
+        console.print(f"score {s['name']} = {s['value']}  ({s['source'] or s['by']})  {s['why']}", markup=False)
+    for one in trace["logs"]:
+        console.print(
+            f"log {screen.moment(one['at'])} {one['level'] or ''} {one['event'] or ''}: {screen.cut(one['body'], TEXT_SHOWN)}", markup=False
+        )
 
 
 def tree(trace: dict[str, Any]) -> Any:

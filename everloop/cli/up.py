@@ -25,6 +25,7 @@ def register(app: typer.Typer) -> None:
 def up(
     host: str = typer.Option(None, help="Address to bind (default 127.0.0.1). Others than loopback need an admin: everloop admin create NAME."),
     port: int = typer.Option(None, help="TCP port (default 7600; 0: any free one)."),
+    otlp_grpc: int = typer.Option(None, help="TCP port for OTLP over gRPC, usually 4317 (default: off; needs everloop[grpc])."),
     home: Path = typer.Option(None, help="Folder of all state (default .everloop, or EVERLOOP_HOME)."),
     workers: int = typer.Option(None, help="Worker processes that run pipelines (default 1; 0: start them elsewhere with `everloop worker`)."),
 ) -> None:
@@ -32,7 +33,7 @@ def up(
 
     SIGTERM or Ctrl-C lets it finish what is under way; nothing acknowledged is lost.
     """
-    settings = Settings.load(host=host, port=port, home=home, workers=workers)
+    settings = Settings.load(host=host, port=port, otlp_grpc=otlp_grpc, home=home, workers=workers)
     from everloop.web.server import serve
 
     serve(settings, lambda url: print(f"everloop answers at {url}  (state in {settings.home}; Ctrl-C stops it)", flush=True))

@@ -34,7 +34,7 @@ class Traces:
                 return
 
     def get(self, trace_id: str) -> dict[str, Any]:
-        """One trace: {"trace_id", "spans", "predictions", "scores", "about"}."""
+        """One trace: {"trace_id", "spans", "predictions", "scores", "logs", "about"}."""
         return self._http.get(f"/api/v1/traces/{trace_id}")
 
     def export(self, file: str | Path, format: str | None = None, *, traces: Iterable[str] | None = None, **asked: Any) -> dict[str, Any]:

@@ -417,3 +417,19 @@ TAIL_ROWS = 500
 """Traces that one look of such a stream reads; in busier times the newest are shown."""
 TAIL_BACK_SECONDS = 120.0
 """How long ago a trace that such a stream shows may have begun."""
+INGEST_BYTES = 512 * 1024 * 1024
+"""Memory that OTLP requests under way may take, as reckoned by their size, before Busy; one alone may take more."""
+INGEST_FACTOR = 6
+"""Bytes of memory that a byte of an OTLP request takes while it is decoded and written."""
+OTLP_MESSAGE_BYTES = 16 * 1024 * 1024
+"""Largest message over OTLP/gRPC."""
+OTLP_CALLS = 256
+"""Calls over OTLP/gRPC under way at once."""
+OTEL_POINTS = 500_000
+"""Metric points that one question reads at most."""
+OTEL_NAMES = 2_000
+"""Names of metrics that a list has at most."""
+OTEL_BUCKETS = 2_000
+"""Times in one series of a metric at most."""
+TRACE_LOGS = 5_000
+"""Log records that a trace is shown with at most, the oldest."""

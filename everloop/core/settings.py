@@ -36,6 +36,7 @@ class Settings:
     oidc_*: sign-in by an identity provider, off without an issuer (see web/oidc.py); oidc_roles: `group=project:role, ...`.
     webhooks_inner: webhooks may go to inner addresses, and by http.
     objects: s3://BUCKET/PREFIX, where objects lie in a bucket (extra `s3`); "" means a folder under home.
+    otlp_grpc: TCP port of OTLP over gRPC (extra `grpc`), where 4317 is usual; 0: off.
     engine_hosts: hosts, addresses and networks inside one's own network that engines may call: vllm.internal, 10.1.0.0/16 (engines/reach.py).
     fsync: False only for tests of other things: acknowledged writes then survive a crash of the process, not of the machine.
     """
@@ -43,6 +44,7 @@ class Settings:
     home: Path = field(default_factory=lambda: Path(DEFAULT_HOME))
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
+    otlp_grpc: int = 0
     records_url: str = ""
     objects: str = ""
     workers: int = 1
@@ -81,6 +83,8 @@ class Settings:
         settings = cls(**values)  # type: ignore[arg-type]
         if not 0 <= settings.port <= 65535:
             raise BadInput(f"Port {settings.port} is not between 0 and 65535.", "Choose another: --port N (0: any free one).")
+        if not 0 <= settings.otlp_grpc <= 65535:
+            raise BadInput(f"Port {settings.otlp_grpc} is not between 0 and 65535.", "OTLP over gRPC: --otlp-grpc 4317 (0: off).")
         return settings
 
 
@@ -99,6 +103,7 @@ _KINDS = {
     "home": Path,
     "host": str,
     "port": int,
+    "otlp_grpc": int,
     "records_url": str,
     "objects": str,
     "engine_hosts": str,

@@ -1,21 +1,25 @@
-"""OTLP/HTTP for traces: POST /v1/traces, protobuf or JSON, gzip or not. Answered only after an fsync.
+"""OTLP over HTTP: POST /v1/traces, /v1/metrics and /v1/logs, protobuf or JSON, gzip or not. Answered only after an fsync.
 
-MLflow's client names its experiment in a header and expects MLflow's answers: then nothing of a request with a bad span is kept, and errors
-have its shape. Otherwise bad spans are left out and counted in the answer's partial success; a body that is no request is 400; Busy is 503 with Retry-After, which
-OpenTelemetry's exporters obey. Errors have the shape of google.rpc.Status in the request's encoding. Metrics and logs are not taken:
-an exporter that sends them gets 404 and says so, which is better than taking what cannot be queried.
+What is bad in a request is left out and counted in the answer's partial success; a body that is no request is 400. Where too much is under way the answer is
+429, where the disk does not keep up or is full it is 503, both with Retry-After, which OpenTelemetry's exporters obey. Errors have the shape of google.rpc.Status in
+the request's encoding. MLflow's client names its experiment in a header and expects MLflow's answers: then nothing of a request with a bad span is kept, and
+errors have its shape. The same over gRPC: otlp_grpc.py.
 """
 
 from __future__ import annotations
 
 import asyncio
 import zlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
 
 import orjson
 from fastapi import APIRouter, Request, Response
 
-from everloop.core.errors import BadInput, Busy, EverloopError, TooLarge
+from everloop.core.errors import BadInput, Busy, EverloopError, TooLarge, TooMany
 from everloop.core.limits import BODY_BYTES
+from everloop.protocols import otlp_logs, otlp_metrics
 from everloop.protocols.otlp_spans import Export, from_json, from_protobuf
 
 router = APIRouter(tags=["otlp"])
@@ -23,7 +27,21 @@ PROTOBUF, JSON = "application/x-protobuf", "application/json"
 EXPERIMENT, RUN = "x-mlflow-experiment-id", "x-mlflow-run-id"
 INLINE_BYTES = 32 * 1024
 """Bodies up to this size are decoded in the event loop; larger ones in a thread, so that others are served meanwhile."""
-_GRPC = {400: 3, 401: 16, 403: 7, 404: 5, 413: 3, 415: 3, 503: 14, 507: 8}
+_GRPC = {400: 3, 401: 16, 403: 7, 404: 5, 413: 3, 415: 3, 429: 8, 503: 14, 507: 8}
+
+
+@dataclass(frozen=True)
+class Signal:
+    """One of the three that OpenTelemetry has: how a request is read (body, whether it is JSON, now in nanoseconds), and how it is kept.
+
+    `package` is its name in OTLP's protobuf, `rejected` the field of the answer that counts what was not kept.
+    """
+
+    name: str
+    package: str
+    rejected: str
+    read: Callable[[bytes, bool, int], Any]
+    keep: Callable[[Any, Any, Any], Awaitable[None]]
 
 
 @router.post("/v1/traces")
@@ -31,14 +49,19 @@ async def traces(request: Request) -> Response:
     """Take an ExportTraceServiceRequest; 200 once its spans are durable."""
     if EXPERIMENT in request.headers:
         return await _of_mlflow(request, request.headers[EXPERIMENT])
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    try:
-        return await _take(request, kind)
-    except EverloopError as error:
-        retry = {"retry-after": str(max(1, round(error.retry_after)))} if isinstance(error, Busy) else None
-        status = 503 if isinstance(error, Busy) else error.status
-        encoded, body = _failure(error, kind)
-        return Response(body, status, retry, encoded)
+    return await _answer(request, SIGNALS["traces"])
+
+
+@router.post("/v1/metrics")
+async def metrics(request: Request) -> Response:
+    """Take an ExportMetricsServiceRequest; 200 once its points are durable."""
+    return await _answer(request, SIGNALS["metrics"])
+
+
+@router.post("/v1/logs")
+async def logs(request: Request) -> Response:
+    """Take an ExportLogsServiceRequest; 200 once its records are durable."""
+    return await _answer(request, SIGNALS["logs"])
 
 
 async def _of_mlflow(request: Request, experiment: str) -> Response:
@@ -73,23 +96,69 @@ def _detail(status: int, message: str) -> Response:
     return Response(orjson.dumps({"detail": message}), status, media_type=JSON)
 
 
-async def _take(request: Request, kind: str) -> Response:
-    who = request.scope["everloop.who"].need_call("send traces")
-    ws = request.app.state.workspace
-    if kind not in (PROTOBUF, JSON):
-        return Response(_status(kind, 3, f"The content type {kind!r} is not known; send {PROTOBUF} or {JSON}."), 415, media_type=PROTOBUF)
-    body = await request.body()
-    encoding = request.headers.get("content-encoding", "identity").lower()
+async def _answer(request: Request, signal: Signal) -> Response:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    try:
+        if kind not in (PROTOBUF, JSON):
+            return Response(_status(kind, 3, f"The content type {kind!r} is not known; send {PROTOBUF} or {JSON}."), 415, media_type=PROTOBUF)
+        who, ws = request.scope["everloop.who"], request.app.state.workspace
+        told = request.headers.get("content-length", "")
+        with ws.telemetry.intake.room(int(told) if told.isdigit() else INLINE_BYTES) as claim:
+            body = await request.body()
+            claim.grow(0 if told.isdigit() else max(0, len(body) - INLINE_BYTES))
+            encoding = request.headers.get("content-encoding", "identity").lower()
+            if encoding not in ("identity", ""):
+                packed, body = len(body), await asyncio.to_thread(_inflate, body, encoding)
+                claim.grow(max(0, len(body) - packed))
+            found = await take(ws, who, signal, body, kind == JSON)
+        if isinstance(found, Export) and found.timeless and not found.spans:
+            return Response(_status(kind, 3, f"No span can be kept: {found.why}"), 422, media_type=kind)
+        return Response(answer_of(signal, found, kind == JSON), 200, media_type=kind)
+    except EverloopError as error:
+        encoded, data = _failure(error, kind)
+        if not isinstance(error, Busy):
+            return Response(data, error.status, media_type=encoded)
+        # a full disk, too: of 5xx, exporters try 502 to 504 again and drop what they sent at any other
+        return Response(data, 429 if isinstance(error, TooMany) else 503, {"retry-after": str(max(1, round(error.retry_after)))}, encoded)
+
+
+async def take(ws: Any, who: Any, signal: Signal, body: bytes, as_json: bool = False) -> Any:
+    """Read a request of a signal and keep what is good of it: what was read, once it is durable. Raises BadInput, Forbidden, Busy, TooLarge, NoSpace."""
+    who.need_call(f"send {signal.name}")
     now_ns = int(ws.clock.now() * 1e9)
-    if len(body) <= INLINE_BYTES and encoding == "identity":
-        export = _read(body, encoding, kind, now_ns)
+    if len(body) <= INLINE_BYTES:
+        found = signal.read(body, as_json, now_ns)
     else:
-        export = await asyncio.to_thread(_read, body, encoding, kind, now_ns)
-    if export.timeless and not export.spans:
-        return Response(_status(kind, 3, f"No span can be kept: {export.why}"), 422, media_type=kind)
-    if export.spans:
-        await ws.traces.add(who, export.spans)
-    return Response(_answer(kind, export), 200, media_type=kind)
+        found = await asyncio.to_thread(signal.read, body, as_json, now_ns)
+    await signal.keep(ws, who, found)
+    return found
+
+
+def _read_spans(body: bytes, as_json: bool, now_ns: int) -> Export:
+    return from_json(body, now_ns) if as_json else from_protobuf(body, now_ns)
+
+
+async def _keep_spans(ws: Any, who: Any, found: Export) -> None:
+    if found.spans:
+        await ws.traces.add(who, found.spans)
+
+
+async def _keep_points(ws: Any, who: Any, found: otlp_metrics.Points) -> None:
+    if found.items:
+        await ws.otel.add(who, metrics=found.items)
+
+
+async def _keep_records(ws: Any, who: Any, found: otlp_logs.Records) -> None:
+    if found.items:
+        await ws.otel.add(who, logs=found.items, scores=found.scores)
+
+
+SIGNALS = {
+    "traces": Signal("traces", "trace", "rejected_spans", _read_spans, _keep_spans),
+    "metrics": Signal("metrics", "metrics", "rejected_data_points", otlp_metrics.read, _keep_points),
+    "logs": Signal("logs", "logs", "rejected_log_records", otlp_logs.read, _keep_records),
+}
+"""What can be sent, by the last part of its path."""
 
 
 def _read(body: bytes, encoding: str, kind: str, now_ns: int, zeros: bool = False) -> Export:
@@ -115,18 +184,20 @@ def _inflate(body: bytes, encoding: str) -> bytes:
     return data
 
 
-def _answer(kind: str, export: Export) -> bytes:
-    """An ExportTraceServiceResponse: empty when all was kept, else how many spans were not, and why."""
-    if kind == JSON:
-        partial = {"partialSuccess": {"rejectedSpans": str(export.rejected), "errorMessage": export.why}} if export.rejected else {}
-        return orjson.dumps(partial)
-    if not export.rejected:
+def answer_of(signal: Signal, found: Any, as_json: bool = False) -> bytes:
+    """The signal's response: empty when all was kept, else how much was not, and why."""
+    if as_json:
+        first, *rest = signal.rejected.split("_")
+        name = first + "".join(map(str.title, rest))
+        return orjson.dumps({"partialSuccess": {name: str(found.rejected), "errorMessage": found.why}} if found.rejected else {})
+    if not found.rejected:
         return b""
-    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+    import importlib
 
-    response = ExportTraceServiceResponse()
-    response.partial_success.rejected_spans = export.rejected
-    response.partial_success.error_message = export.why
+    module = importlib.import_module(f"opentelemetry.proto.collector.{signal.package}.v1.{signal.package}_service_pb2")
+    response = getattr(module, f"Export{signal.package.title()}ServiceResponse")()
+    setattr(response.partial_success, signal.rejected, found.rejected)
+    response.partial_success.error_message = found.why
     return bytes(response.SerializeToString())
 
 
@@ -135,7 +206,7 @@ def _status(kind: str, code: int, message: str) -> bytes:
     if kind == JSON:
         return orjson.dumps({"code": code, "message": message})
     text = message.encode()
-    return b"\x08" + _varint(code) + b"\x12" + _varint(len(text)) + text
+    return b"\x08" + varint(code) + b"\x12" + varint(len(text)) + text
 
 
 def _failure(error: EverloopError, kind: str) -> tuple[str, bytes]:
@@ -144,12 +215,13 @@ def _failure(error: EverloopError, kind: str) -> tuple[str, bytes]:
     return JSON if kind == JSON else PROTOBUF, _status(kind, _GRPC.get(error.status, 13), str(error))
 
 
-error_bodies = {"/v1/traces": _failure}
-rights = {"call": ("POST /v1/traces",)}
+error_bodies = {f"/v1/{name}": _failure for name in SIGNALS}
+rights = {"call": tuple(f"POST /v1/{name}" for name in SIGNALS)}
 """Who may use which route: see web/rights.py."""
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
+    """A number as protobuf writes it."""
     out = bytearray()
     while number > 0x7F:
         out.append(number & 0x7F | 0x80)

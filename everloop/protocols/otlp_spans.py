@@ -3,8 +3,6 @@ its inputs and outputs. (Model, tokens, session and user are read from the attri
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +13,8 @@ import orjson
 from everloop.core.errors import BadInput
 from everloop.core.types import Span
 from everloop.protocols.otlp_repair import repaired
+from everloop.protocols.otlp_values import json_pairs as _json_pairs
+from everloop.protocols.otlp_values import pairs as _pairs
 from everloop.store.frames import REMOTE
 
 OPERATIONS = {
@@ -330,48 +330,3 @@ def _flat(a: dict[str, Any], prefix: str, part: str) -> list[dict[str, Any]] | N
 
 def _link(link: Any) -> dict[str, Any]:
     return {"trace_id": link.trace_id.hex(), "span_id": link.span_id.hex(), "attributes": _pairs(link.attributes)}
-
-
-def _pairs(items: Any) -> dict[str, Any]:
-    found = {}
-    for item in items:
-        value = item.value
-        found[item.key] = value.string_value or _any(value)  # most are texts, and asking which one it is costs more than looking
-    return found
-
-
-def _any(value: Any) -> Any:
-    which = value.WhichOneof("value")
-    if which is None:
-        return None
-    found = getattr(value, which)
-    if which == "array_value":
-        return [_any(item) for item in found.values]
-    if which == "kvlist_value":
-        return _pairs(found.values)
-    if which == "bytes_value":
-        return base64.b64encode(found).decode()
-    return found
-
-
-def _json_pairs(items: Any) -> dict[str, Any]:
-    return {str(item["key"]): _json_any(item.get("value") or {}) for item in items or ()}
-
-
-def _json_any(value: dict[str, Any]) -> Any:
-    for which, found in value.items():
-        if which == "intValue":
-            return int(found)
-        if which == "doubleValue":
-            return float(found)
-        if which == "arrayValue":
-            return [_json_any(item) for item in found.get("values") or ()]
-        if which == "kvlistValue":
-            return _json_pairs(found.get("values"))
-        if which == "bytesValue":
-            try:
-                base64.b64decode(found, validate=True)
-            except binascii.Error:
-                raise ValueError("an attribute's bytesValue is not base64") from None
-        return found
-    return None

@@ -18,6 +18,7 @@ from everloop.core.errors import BadInput
 from everloop.core.types import Span, Utterance
 from everloop.serve.rules import Make, Rule, redact, rules_of, spans_of
 from everloop.store.frames import ALIAS, ENDPOINT, PRINCIPAL, RELEASE, SESSION, USER
+from everloop.store.telemetry_signals import METRIC_COLUMNS
 
 TOLD, TOLD_POLICY = "everloop.redacted", "everloop.redacted.policy"
 """Attributes of a span that lost something: how many of each kind, and the policy's exact reference."""
@@ -33,8 +34,11 @@ _KEPT_OF_CHANGES = frozenset(("trace_id", "runs", "prompts", "span", "root_state
 _KEPT_FIELDS = frozenset(("id", "experiment", "state", "at_ms", "ms", "final", "mlflow.sourceRun"))
 _KEPT_OF_PREDICTIONS = frozenset(("prediction_id", "trace_id", "at", "endpoint", "release", "alias"))
 
-Parts = tuple[Sequence[Span], Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]
-"""What is written together: spans, predictions, scores, changes of traces."""
+_KEPT_OF_LOGS = frozenset(("id", "trace_id", "span_id", "at_ns", "severity", "level", "event", "scope"))
+_KEPT_OF_METRICS = frozenset(METRIC_COLUMNS) - {"attributes", "resource", "description"}
+
+Parts = tuple[Sequence[Any], ...]
+"""What is written together: spans, predictions, scores, changes of traces, metric points, log records."""
 
 
 def redacting(policy: Mapping[str, Any], make: Make) -> list[Rule]:
@@ -58,7 +62,15 @@ class Redactor:
         self.pseudonym = pseudonym
         self.drop, self.hash = frozenset(drop), frozenset(hash)
 
-    def clean(self, spans: Sequence[Span], predictions: Sequence[Any] = (), scores: Sequence[Any] = (), infos: Sequence[Any] = ()) -> Parts:
+    def clean(
+        self,
+        spans: Sequence[Span],
+        predictions: Sequence[Any] = (),
+        scores: Sequence[Any] = (),
+        infos: Sequence[Any] = (),
+        metrics: Sequence[Any] = (),
+        logs: Sequence[Any] = (),
+    ) -> Parts:
         """The same, redacted. What had nothing to redact is the very object that was given; nothing given is changed."""
         sight = _Sight(self)
         return (
@@ -66,6 +78,8 @@ class Redactor:
             [self._prediction(sight, one) for one in predictions],
             [self._score(sight, one) for one in scores],
             [self._change(sight, one) for one in infos],
+            [self._within(sight, one, _KEPT_OF_METRICS) for one in metrics],
+            [self._within(sight, one, _KEPT_OF_LOGS) for one in logs],
         )
 
     def text(self, text: str) -> tuple[str, dict[str, int]]:
@@ -105,6 +119,11 @@ class Redactor:
         own = {part: sight.fields(change[part], _KEPT_FIELDS) for part in ("set", "fill", "metadata", "fill_metadata") if change.get(part)}
         rest: Mapping[str, Any] = sight.fields(change, _KEPT_OF_CHANGES | own.keys())
         return {**rest, **own}
+
+    def _within(self, sight: _Sight, one: Mapping[str, Any], kept: Set[str]) -> Mapping[str, Any]:
+        """A point or a record: ids of users and sessions among its attributes become hashes, as a span's do."""
+        new: dict[str, Any] = sight.fields({key: value for key, value in one.items() if key != "attributes"}, kept)
+        return {**new, "attributes": sight.fields(one.get("attributes") or {}, _OURS)}
 
     def _columns(self, sight: _Sight, value: Any) -> Any:
         """Rows or columns without the features to drop, and with those to hash hashed."""

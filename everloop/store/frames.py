@@ -15,10 +15,13 @@ import orjson
 
 from everloop.core.types import Span
 from everloop.store.telemetry_infos import checked
+from everloop.store.telemetry_signals import log_row, metric_row
 
 Row = tuple[Any, ...]
 Price = Callable[[str | None, str, int, int, int], float | None]
 """US dollars for (provider, model, tokens in, out, cached); None where no price is known."""
+PARTS = ("spans", "predictions", "scores", "infos", "metrics", "logs")
+"""What one write holds, in this order."""
 TRACE_ID = re.compile(r"[0-9a-f]{32}")
 
 SPAN_COLUMNS = (
@@ -120,26 +123,35 @@ def pack(
     predictions: Sequence[Mapping[str, Any]] = (),
     scores: Sequence[Mapping[str, Any]] = (),
     infos: Sequence[Mapping[str, Any]] = (),
+    metrics: Sequence[Mapping[str, Any]] = (),
+    logs: Sequence[Mapping[str, Any]] = (),
 ) -> bytes:
     """One frame of the log. `infos` are changes of what is known of whole traces (see telemetry_infos.py)."""
-    frame = (project, received_at, spans, predictions, scores, infos) if infos else (project, received_at, spans, predictions, scores)
+    frame: tuple[Any, ...] = (project, received_at, spans, predictions, scores)
+    if metrics or logs:
+        frame = (*frame, infos, metrics, logs)
+    elif infos:
+        frame = (*frame, infos)
     try:
         return _encoder.encode(frame)
     except (OverflowError, UnicodeEncodeError, TypeError, ValueError):
         plain = [{name: getattr(span, name) for name in span.__dataclass_fields__} for span in spans]
-        return _encoder.encode(_plain((project, received_at, plain, predictions, scores, infos)))
+        return _encoder.encode(_plain((project, received_at, plain, predictions, scores, infos, metrics, logs)))
 
 
-def unpack(payload: bytes, price: Price | None = None) -> tuple[list[Row], list[Row], list[Row], list[dict[str, Any]]]:
-    """A frame as rows of spans, predictions and scores, in the order of the column lists above, and changes of traces as they are.
+def unpack(payload: bytes, price: Price | None = None) -> dict[str, list[Any]]:
+    """A frame as rows of PARTS, in the order of the column lists here and in telemetry_signals.py; changes of traces (infos) are dicts.
     `price` fills in missing costs."""
     project, received, spans, predictions, scores, *rest = _decoder.decode(payload)
-    return (
-        _span_rows(project, received, spans, price) if spans else [],
-        [_prediction_row(project, received, p) for p in predictions],
-        [_score_row(project, received, s) for s in scores],
-        [checked({**change, "project": project, "received_at": received}) for change in rest[0]] if rest else [],
-    )
+    infos, metrics, logs = [*rest, [], [], []][:3]
+    return {
+        "spans": _span_rows(project, received, spans, price) if spans else [],
+        "predictions": [_prediction_row(project, received, p) for p in predictions],
+        "scores": [_score_row(project, received, s) for s in scores],
+        "infos": [checked({**change, "project": project, "received_at": received}) for change in infos],
+        "metrics": [metric_row(project, received, one) for one in metrics],
+        "logs": [log_row(project, received, one) for one in logs],
+    }
 
 
 def _span_rows(project: str, received: float, spans: list[dict[str, Any]], price: Price | None) -> list[Row]:

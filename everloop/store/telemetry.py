@@ -24,16 +24,18 @@ from everloop.core.limits import DRAIN_ROWS, LOG_FRAME_BYTES
 from everloop.core.types import Span
 from everloop.store import telemetry_tables as tables
 from everloop.store.files import make_folder, sync_folder, temp_name, write_error, write_parts
-from everloop.store.frames import Price, pack, unpack
+from everloop.store.frames import PARTS, Price, pack, unpack
+from everloop.store.intake import Intake
 from everloop.store.log import Log, Position
 from everloop.store.telemetry_archive import Archive, Part
 from everloop.store.telemetry_compact import compact, fill
 from everloop.store.telemetry_jobs import Gate, Jobs
-from everloop.store.telemetry_text import TextIndex
+from everloop.store.telemetry_signals import text_of_log
+from everloop.store.telemetry_text import TextIndex, texts_of
 
 T = TypeVar("T")
-Parts = tuple[Sequence[Any], Sequence[Any], Sequence[Any], Sequence[Any]]
-"""Spans, predictions, scores, changes of traces."""
+Parts = tuple[Sequence[Any], ...]
+"""Spans, predictions, scores, changes of traces, metric points, log records: as in frames.PARTS."""
 Clean = Callable[[str, Parts], Parts]
 """What a project's records lose before they are written: (project, parts) to parts."""
 DRAIN_SECONDS = 0.2
@@ -46,7 +48,7 @@ class _Batch:
     """Rows that enter the tables together; `split` are ids of traces whose spans came in several frames of it."""
 
     def __init__(self) -> None:
-        self.rows: dict[str, list[Any]] = {"spans": [], "predictions": [], "scores": [], "infos": []}
+        self.rows: dict[str, list[Any]] = {part: [] for part in PARTS}
         self.split: set[str] = set()
         self._seen: set[str] = set()
 
@@ -54,11 +56,11 @@ class _Batch:
     def size(self) -> int:
         return sum(map(len, self.rows.values()))
 
-    def add(self, rows: Sequence[list[Any]]) -> None:
+    def add(self, rows: Mapping[str, list[Any]]) -> None:
         """Take the rows of one frame."""
-        for kept, more in zip(self.rows.values(), rows, strict=True):
-            kept.extend(more)
-        ids = {row[1] for row in rows[0]}
+        for part, more in rows.items():
+            self.rows[part].extend(more)
+        ids = {row[1] for row in rows["spans"]}
         self.split |= ids & self._seen
         self._seen |= ids
 
@@ -77,6 +79,7 @@ class Telemetry:
         self.archive = archive
         self.clock: Clock = clock or SystemClock()
         self.log = Log(self.home / "log", fsync)
+        self.intake = Intake()
         self.text: TextIndex | None = None
         self.rejected = 0
         self.clean: Clean | None = None
@@ -134,9 +137,11 @@ class Telemetry:
         predictions: Sequence[Mapping[str, Any]] = (),
         scores: Sequence[Mapping[str, Any]] = (),
         infos: Sequence[Mapping[str, Any]] = (),
+        metrics: Sequence[Mapping[str, Any]] = (),
+        logs: Sequence[Mapping[str, Any]] = (),
     ) -> list[Future[Position]]:
         """Write; each future resolves after an fsync. Wait for all of them before acknowledging. Raises Busy, TooLarge, NoSpace."""
-        return self._append(project, self._cleaned(project, (spans, predictions, scores, infos)))
+        return self._append(project, self._cleaned(project, (spans, predictions, scores, infos, metrics, logs)))
 
     def _append(self, project: str, parts: Parts) -> list[Future[Position]]:
         return [self.log.append(frame) for frame in self._frames(project, parts)]
@@ -146,7 +151,7 @@ class Telemetry:
 
     def add_soon(self, project: str, spans: Sequence[Span] = (), predictions: Sequence[Mapping[str, Any]] = ()) -> None:
         """Write to the operating system before returning (it survives `kill -9`), fsynced within 100 ms: the hot path."""
-        spans, predictions, *_ = self._cleaned(project, (spans, predictions, (), ()))
+        spans, predictions, *_ = self._cleaned(project, (spans, predictions))
         if len(spans) <= SPANS_A_FRAME and len(predictions) <= SPANS_A_FRAME:
             self.log.append_soon(pack(project, self.clock.now(), spans, predictions))
         else:
@@ -160,9 +165,11 @@ class Telemetry:
         predictions: Sequence[Mapping[str, Any]] = (),
         scores: Sequence[Mapping[str, Any]] = (),
         infos: Sequence[Mapping[str, Any]] = (),
+        metrics: Sequence[Mapping[str, Any]] = (),
+        logs: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         """`add`, then wait for the fsync."""
-        parts: Parts = (spans, predictions, scores, infos)
+        parts: Parts = (spans, predictions, scores, infos, metrics, logs)
         if self.clean is not None and self.cleans(project):
             parts = await asyncio.to_thread(self.clean, project, parts)
         await asyncio.gather(*map(asyncio.wrap_future, self._append(project, parts)))
@@ -403,7 +410,7 @@ class Telemetry:
 
     def _unpack(self, payload: bytes, batch: _Batch) -> None:
         try:
-            rows: tuple[list[Any], ...] = unpack(payload, self._price)
+            rows = unpack(payload, self._price)
         except Exception as error:
             self._reject(payload, error)
             return
@@ -412,9 +419,10 @@ class Telemetry:
     def _store(self, batch: _Batch, position: Position) -> None:
         assert self.text is not None
         tables.insert(self._con, batch.rows, position, batch.split)
+        told = [*batch.rows["spans"], *texts_of(said for row in batch.rows["logs"] if (said := text_of_log(row)) is not None)]
         for text in (self.text, self.second_text):
             if text is not None:
-                text.add(batch.rows["spans"], position, [one["trace_id"] for one in batch.rows["infos"] if one.get("delete")])
+                text.add(told, position, [one["trace_id"] for one in batch.rows["infos"] if one.get("delete")])
 
     def _store_each(self, frames: list[bytes], start: Position, position: Position) -> None:
         """Store frames one at a time and put aside those that cannot be, so that one bad record does not stop all others. The position moves when

@@ -35,9 +35,9 @@ _LAST = {
 }
 """Of tables whose rows are replaced: what is told after a trace was archived counts, the archived row beside it no more."""
 OWN = ("archive_parts", "archive_traces")
-_TIMES = {"start_ns": 1, "at_ms": 1_000_000, "at": NS}
+_TIMES = {"start_ns": 1, "at_ns": 1, "at_ms": 1_000_000, "at": NS}
 """Columns that say when, and how many nanoseconds one of their units has."""
-_KEYS = {"spans": ("trace_id", "span_id"), "traces": ("trace_id",), "predictions": ("prediction_id",)}
+_KEYS = {"spans": ("trace_id", "span_id"), "traces": ("trace_id",), "predictions": ("prediction_id",), "logs": ("id",)}
 """What makes a row of a table the same as one that is archived already."""
 
 
@@ -286,7 +286,7 @@ class Archive:
 def _parquet(rows: Any) -> bytes:
     import pyarrow.parquet as pq
 
-    order = [(name, "ascending") for name in ("start_ns", "at_ms", "at", "trace_id") if name in rows.column_names]
+    order = [(name, "ascending") for name in ("start_ns", "at_ns", "at_ms", "at", "trace_id") if name in rows.column_names]
     out = io.BytesIO()
     pq.write_table(rows.sort_by(order), out, compression="zstd", compression_level=ARCHIVE_ZSTD, row_group_size=ARCHIVE_ROW_GROUP)
     return out.getvalue()

@@ -40,12 +40,19 @@ def compact(store: Telemetry) -> None:
             _clear(store)
 
 
+_TEXTS = """SELECT * EXCLUDE (moment) FROM (
+    SELECT project, trace_id, name, error, inputs, outputs, start_ns AS moment FROM spans
+    UNION ALL SELECT project, trace_id, coalesce(event, ''), NULL, body, CASE WHEN contains(attributes, 'gen_ai.') THEN attributes END, at_ns
+    FROM logs WHERE trace_id IS NOT NULL) ORDER BY moment"""
+"""What is searched: texts of spans, and of log records that belong to a trace (as telemetry_signals.text_of_log makes them)."""
+
+
 def fill(store: Telemetry, cursor: Any, text: TextIndex) -> None:
     """Put the texts of all spans that a cursor sees, the archive's too, into an index."""
     position = text.position()
     if store.archive is not None and (parts := store.archive.everything()):
         store.archive.widen(cursor, parts)
-    cursor.execute("SELECT project, trace_id, name, error, inputs, outputs FROM spans ORDER BY start_ns")
+    cursor.execute(_TEXTS)
     while rows := cursor.fetchmany(DRAIN_ROWS):
         text.add(texts_of(rows), position)
 

@@ -9,7 +9,9 @@ from typing import Any
 import orjson
 
 from everloop.core.errors import BadInput
+from everloop.store import genai_events
 from everloop.store.frames import SPAN_COLUMNS
+from everloop.store.telemetry_otel import logs_of
 from everloop.store.telemetry_summaries import key_of
 
 NS = 1_000_000_000
@@ -95,7 +97,8 @@ def heads(con: Any, project: str, rows: Sequence[Mapping[str, Any]]) -> dict[tup
 
 
 def get_trace(con: Any, project: str, trace_id: str) -> dict[str, Any] | None:
-    """A whole trace: {"trace_id", "spans", "predictions", "scores", "about"}; None if the project has no span or prediction of it. `about` is what a
+    """A whole trace: {"trace_id", "spans", "predictions", "scores", "logs", "about"}; None if the project has no span or prediction of it. Messages that a
+    GenAI instrumentation sent as log records are in their span's inputs and outputs. `about` is what a
     client told of the trace: {"experiment", "tags", "metadata", "runs", "prompts"}; None where none did."""
     spans = [_span(row) for row in spans_of(con, project, trace_id)]
     predictions = _dicts(
@@ -110,7 +113,9 @@ def get_trace(con: Any, project: str, trace_id: str) -> dict[str, Any] | None:
     for p in predictions:
         p.update(features=loads(p["features"]), outputs=loads(p["outputs"]), label=labels.get(p["prediction_id"]))
     about = _dicts(con.execute("SELECT experiment, tags, metadata, runs, prompts FROM infos WHERE project = ? AND trace_id = ?", [project, trace_id]))
-    return {"trace_id": trace_id, "spans": spans, "predictions": predictions, "scores": scores, "about": about[0] if about else None}
+    logs = logs_of(con, project, trace_id)
+    genai_events.join(spans, logs)
+    return {"trace_id": trace_id, "spans": spans, "predictions": predictions, "scores": scores, "logs": logs, "about": about[0] if about else None}
 
 
 def spans_of(con: Any, project: str, trace_id: str) -> list[dict[str, Any]]:

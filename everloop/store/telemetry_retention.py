@@ -11,7 +11,7 @@ from everloop.core.errors import BadInput
 from everloop.core.refs import check_name
 
 NS = 1_000_000_000
-WHAT = ("traces", "predictions", "scores")
+WHAT = ("traces", "predictions", "scores", "metrics", "logs")
 ACTIONS = ("archive", "delete")
 KINDS = ("chat", "predict", "client")
 STATUSES = ("ok", "error", "unset")
@@ -66,9 +66,13 @@ def checked(name: str, given: Mapping[str, Any]) -> Rule:
     if rule.endpoint is not None and not isinstance(rule.endpoint, str):
         raise BadInput(f"The rule's endpoint is {rule.endpoint!r}; it must be a name.")
     if rule.of != "traces" and rule.action == "archive":
-        raise BadInput(f"The {rule.of} are archived with their traces, not alone.", "Archive traces, or delete: action delete.")
-    if (rule.of == "scores" and (rule.endpoint or rule.kind or rule.status)) or (rule.of == "predictions" and (rule.kind or rule.status)):
-        raise BadInput(f"A rule of {rule.of} cannot be narrowed so.", "Predictions can be by endpoint; scores go by their age alone.")
+        raise BadInput(f"The {rule.of} are not archived alone (logs of a trace go with it).", "Archive traces, or delete: action delete.")
+    if (rule.of in ("scores", "metrics", "logs") and (rule.endpoint or rule.kind or rule.status)) or (
+        rule.of == "predictions" and (rule.kind or rule.status)
+    ):
+        raise BadInput(
+            f"A rule of {rule.of} cannot be narrowed so.", "Predictions can be by endpoint; scores, metrics and logs go by their age alone."
+        )
     return rule
 
 
@@ -113,7 +117,7 @@ def count_old(con: Any, project: str, rule: Rule, cutoff_ns: int) -> dict[str, A
     """What a rule would take now: {"traces", "rows", "oldest" (epoch seconds)}."""
     if rule.of != "traces":
         where, values = _alone(rule, cutoff_ns)
-        count, first = con.execute(f'SELECT count(*), min("at") FROM {rule.of} WHERE project = ? AND {where}', [project, *values]).fetchone()
+        count, first = con.execute(f"SELECT count(*), min({_time(rule)}) FROM {rule.of} WHERE project = ? AND {where}", [project, *values]).fetchone()
         return {"traces": 0, "rows": count, "oldest": first}
     parts, values = _conditions(rule)
     having = "".join(f" AND {part}" for part in parts)
@@ -136,7 +140,12 @@ def delete_alone(con: Any, project: str, rule: Rule, cutoff_ns: int, limit: int)
 
 def _alone(rule: Rule, cutoff_ns: int) -> tuple[str, list[Any]]:
     more, values = (" AND endpoint = ?", [rule.endpoint]) if rule.of == "predictions" and rule.endpoint else ("", [])
-    return f'"at" < ?{more}', [cutoff_ns / NS, *values]
+    return f"{_time(rule)} < ?{more}", [cutoff_ns / NS, *values]
+
+
+def _time(rule: Rule) -> str:
+    """When a row of what a rule is of was, in epoch seconds."""
+    return "at_ns / 1e9" if rule.of in ("metrics", "logs") else '"at"'
 
 
 def _conditions(rule: Rule) -> tuple[list[str], list[Any]]:

@@ -9,6 +9,7 @@ from typing import Any
 from everloop.store import telemetry_archive, telemetry_infos, telemetry_summaries
 from everloop.store.frames import PREDICTION_COLUMNS, SCORE_COLUMNS, SPAN_COLUMNS, Row
 from everloop.store.log import Position
+from everloop.store.telemetry_signals import LOG_COLUMNS, METRIC_COLUMNS, TYPES
 
 _TYPES = {
     "start_ns": "BIGINT",
@@ -23,11 +24,14 @@ _TYPES = {
     "received_at": "DOUBLE",
     "at": "DOUBLE",
     "value": "DOUBLE",
+    **TYPES,
 }
 TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "spans": (SPAN_COLUMNS, ("project", "trace_id", "span_id")),
     "predictions": (PREDICTION_COLUMNS, ("project", "prediction_id")),
     "scores": (SCORE_COLUMNS, ("project", "id")),
+    "metrics": (METRIC_COLUMNS, ("project", "id")),
+    "logs": (LOG_COLUMNS, ("project", "id")),
 }
 """Each table's columns and the columns that make a row unique."""
 
@@ -63,8 +67,9 @@ def insert(con: Any, batch: Mapping[str, Sequence[Any]], position: Position, spl
     nothing. `split` are ids of traces whose spans came in several frames."""
     con.execute("BEGIN")
     try:
-        if batch["predictions"]:
-            _insert(con, "predictions", batch["predictions"])
+        for table in ("predictions", "metrics", "logs"):
+            if batch[table]:
+                _insert(con, table, batch[table])
         if batch["scores"]:
             _insert_scores(con, batch["scores"])
         fresh: Any = _insert(con, "spans", batch["spans"]) if batch["spans"] else ()
@@ -105,16 +110,18 @@ def _insert(con: Any, table: str, rows: Sequence[Row]) -> Any:
 
 def _there(con: Any, table: str, arrow: Any) -> set[int]:
     """Which rows of a batch the table has already. Only the keys are joined (whole rows in a join cost five times the insert), and of spans only
-    those that began in the batch's range of time, which the table finds without reading the rest: a span sent again begins when it began."""
+    those that began in the batch's range of time, which the table finds without reading the rest: a span sent again begins when it began. The same
+    holds for points and records."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     columns, unique = TABLES[table]
     keys = arrow.select(unique).append_column("place", pa.array(range(len(arrow)), pa.int64()))
     within, values = "", []
-    if "start_ns" in columns:
-        ends = pc.min_max(arrow["start_ns"])
-        within, values = "WHERE t.start_ns BETWEEN ? AND ?", [ends["min"].as_py(), ends["max"].as_py()]
+    time = next((name for name in ("start_ns", "at_ns") if name in columns), None)
+    if time is not None:
+        ends = pc.min_max(arrow[time])
+        within, values = f"WHERE t.{time} BETWEEN ? AND ?", [ends["min"].as_py(), ends["max"].as_py()]
     same = " AND ".join(f't."{name}" = k."{name}"' for name in unique)
     con.register("keys", keys)
     try:

@@ -83,6 +83,14 @@ class SignIn:
             return
         await self.app(scope, receive, send)
 
+    async def caller(self, path: str, metadata: dict[str, str], address: str) -> Principal:
+        """The principal of a call that came by another way than HTTP, as for POST `path`: headers by name, the caller's address. Raises why it may not."""
+        headers = {name: value for name, value in metadata.items() if name in _WANTED.values() and name not in ("cookie", "origin", "host")}
+        scope = {"type": "http", "method": "POST", "path": path, "client": (address, 0)}
+        who = await self._who(scope, "POST", {**headers, "host": "localhost"})  # a browser cannot call like this, so there is no name to rebind
+        self.rights.need(who, "POST", path)
+        return who
+
     async def _who(self, scope: Scope, method: str, headers: dict[str, str]) -> Principal:
         who, wished = await self._proved(scope, method, headers)
         project = headers.get("x-everloop-project") or headers.get("x-mlflow-workspace") or wished

@@ -59,6 +59,11 @@ async def _run(settings: Settings, ws: Any, listener: socket.socket, ready: Call
 
     app = create_app(settings, ws)
     await ws.start()  # here and not in the lifespan, so that what is wrong is told as a sentence
+    try:
+        grpc = await _open_grpc(settings, app, ws)
+    except BaseException:
+        await ws.stop()
+        raise
 
     class Server(uvicorn.Server):
         """uvicorn's, that says when it is ready and ends with 0 when told to stop."""
@@ -93,8 +98,22 @@ async def _run(settings: Settings, ws: Any, listener: socket.socket, ready: Call
     try:
         await Server(config).serve(sockets=[listener])
     finally:
+        if grpc is not None:
+            await grpc.stop()
         if ws.started:
             await ws.stop()
+
+
+async def _open_grpc(settings: Settings, app: Any, ws: Any) -> Any:
+    """The receiver of OTLP over gRPC where the settings ask for one, else None."""
+    if not settings.otlp_grpc:
+        return None
+    from everloop.protocols.otlp_grpc import Receiver
+    from everloop.web.auth import SignIn
+
+    receiver = Receiver(ws, SignIn(None, ws, app.state.rights).caller)
+    await receiver.start(settings.host, settings.otlp_grpc)
+    return receiver
 
 
 def prepare_home(home: Path) -> None:

@@ -6,16 +6,24 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from everloop.core.errors import BadInput, NotFound, TooLarge
 from everloop.core.limits import ARCHIVE_PARTS, PAGE_ROWS, PAGE_ROWS_MAX, PREDICTIONS_MAX, SCORES_BATCH, SERIES_BUCKETS
 from everloop.core.principal import Principal, Role
 from everloop.core.types import Span
+from everloop.store import genai_events
+from everloop.store import telemetry_otel as otel
 from everloop.store import telemetry_queries as queries
 from everloop.store.frames import TRACE_ID, trace_of
 
 if TYPE_CHECKING:
     from everloop.store.telemetry_archive import Part
     from everloop.workspace.workspace import Workspace
+
+
+EVENTS_SECONDS = 86_400.0
+"""How long after a trace's beginning records with its messages are looked for when traces are listed."""
 
 
 class Traces:
@@ -85,7 +93,22 @@ class Traces:
                 break
             taken = max(ARCHIVE_PARTS, taken * 2)
             page = await telemetry.query(work, parts=parts[:taken])
+        await self._said(who, page["items"])
         return page
+
+    async def _said(self, who: Principal, items: Sequence[dict[str, Any]]) -> None:
+        """Fill in what went in and came out where an instrumentation sent it as log records, as `get` does."""
+        silent = {item["trace_id"]: item for item in items if item["inputs"] is None}
+        if not silent:
+            return
+        times = [item["at"] for item in silent.values()]
+        reach = (min(times) - 60, max(times) + EVENTS_SECONDS)
+        events = await self.ws.telemetry.query(lambda con: otel.events_of(con, who.project, list(silent), *reach), who.project, traces=list(silent))
+        for trace, found in events.items():
+            inputs, outputs = genai_events.messages([one for one in found if one["span_id"] == found[0]["span_id"]])
+            silent[trace]["inputs"] = inputs if inputs is None else orjson.dumps(inputs).decode()
+            if silent[trace]["outputs"] is None and outputs is not None:
+                silent[trace]["outputs"] = orjson.dumps(outputs).decode()
 
     async def _archived(self, who: Principal, since: float | None, until: float | None, found: Sequence[str] | None) -> Sequence[Part]:
         """The parts of the archive that a list may reach, those that end last first."""
@@ -98,7 +121,7 @@ class Traces:
         return sorted(parts, key=lambda part: part.until_ns, reverse=True)
 
     async def get(self, who: Principal, trace_id: str) -> dict[str, Any]:
-        """A whole trace: {"trace_id", "spans", "predictions", "scores", "about"}. NotFound if the project has none such."""
+        """A whole trace: {"trace_id", "spans", "predictions", "scores", "logs", "about"}. NotFound if the project has none such."""
         who.need(Role.viewer)
         found = await self.ws.telemetry.query(lambda con: queries.get_trace(con, who.project, trace_id), who.project, traces=[trace_id])
         if found is None:  # perhaps written a moment ago

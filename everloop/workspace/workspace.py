@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from everloop.workspace.labels import Labels
     from everloop.workspace.models import Models
     from everloop.workspace.monitors import Monitors
+    from everloop.workspace.otel import Otel
     from everloop.workspace.overview import Overview
     from everloop.workspace.pipelines import Pipelines
     from everloop.workspace.redaction import Redaction
@@ -287,6 +288,13 @@ class Workspace:
         from everloop.workspace.tail import Tail
 
         return Tail(self)
+
+    @cached_property
+    def otel(self) -> Otel:
+        """Metrics and logs of OpenTelemetry clients."""
+        from everloop.workspace.otel import Otel
+
+        return Otel(self)
 
     @cached_property
     def retention(self) -> Retention:

@@ -285,3 +285,23 @@ def settings_read() -> set[str]:
 
     text = "\n".join(p.read_text() for p in [*(ROOT / "everloop").rglob("*.py"), ROOT / "dev"])
     return {*re.findall(r"EVERLOOP_[A-Z_]+", text), *(f"EVERLOOP_{f.name.upper()}" for f in fields(Settings))}
+
+
+def test_the_collectors_configuration_fits_together() -> None:
+    """Every component that the service names is configured, its pipelines are the signals that are taken here, and the exporter speaks to them."""
+    import yaml
+
+    from everloop.core.settings import DEFAULT_PORT
+    from everloop.protocols.otlp import SIGNALS
+
+    text = re.search(r"```yaml\n(receivers:.*?)```", (ROOT / "docs/guides/traces.md").read_text(), re.S)
+    assert text is not None
+    config = yaml.safe_load(text[1])
+    assert set(config) == {"receivers", "processors", "extensions", "exporters", "service"}
+    assert set(config["service"]["pipelines"]) == set(SIGNALS) and set(config["service"]["extensions"]) <= set(config["extensions"])
+    for pipeline in config["service"]["pipelines"].values():
+        for part in ("receivers", "processors", "exporters"):
+            assert pipeline[part] and set(pipeline[part]) <= set(config[part])
+    exporter = config["exporters"]["otlphttp/everloop"]
+    assert exporter["endpoint"] == f"http://127.0.0.1:{DEFAULT_PORT}" and exporter["headers"]["authorization"].startswith("Bearer ")
+    assert exporter["sending_queue"]["storage"] in config["extensions"] and exporter["compression"] == "gzip"

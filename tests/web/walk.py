@@ -238,7 +238,7 @@ def state(client: TestClient, project: str | None = None) -> dict[str, Any]:
 
 def own_shape(path: str, answer: Any) -> bool:
     """Whether a refusal has the shape of its protocol."""
-    if path.startswith("/v1/traces"):
+    if path in ("/v1/traces", "/v1/metrics", "/v1/logs"):
         return answer.headers["content-type"] in ("application/x-protobuf", "application/json")
     body = answer.json()
     if "/mlflow" in path or path in ("/invocations", "/get-artifact", "/model-versions/get-artifact"):
