@@ -248,7 +248,9 @@ def _database(scratch: Path) -> Any:
 
     scratch.mkdir(parents=True, exist_ok=True)
     settings = {"memory_limit": DIFF_MEMORY, "temp_directory": str(scratch), "threads": 2, "preserve_insertion_order": False}
-    return duckdb.connect(":memory:", config=settings)
+    con = duckdb.connect(":memory:", config=settings)
+    con.execute("set enable_progress_bar = false")  # it would be drawn on the server's own output
+    return con
 
 
 def _dicts(cursor: Any, names: Sequence[str]) -> list[dict[str, Any]]:

@@ -82,7 +82,7 @@ def spill(con: Any, file: Path, groups: Sequence[int], names: Sequence[str], cel
     try:
         for batch in opened.iter_batches(batch_size=_ROWS, row_groups=list(groups)) if groups else ():
             con.register("piece", pa.Table.from_batches([batch]).rename_columns(list(names)))
-            made = con.execute(f"select *, (hash({', '.join(cells)}) % {n})::integer as __part from piece order by __part").to_arrow_table()
+            made = con.sql(f"select *, (hash({', '.join(cells)}) % {n})::integer as __part from piece order by __part").to_arrow_table()
             ends = np.searchsorted(made.column("__part").to_numpy(), np.arange(n + 1))
             rows = made.drop_columns("__part").cast(schema)
             for writer, begin, end in zip(writers, ends, ends[1:], strict=False):

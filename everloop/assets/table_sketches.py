@@ -49,6 +49,7 @@ def database(table: Stored, scratch: Path | None) -> Any:
 
     settings = {"memory_limit": TABLE_WORK_MEMORY, "threads": 2, "preserve_insertion_order": False}
     con = duckdb.connect(":memory:", config={**settings, "temp_directory": str(scratch or table.file.parent)})
+    con.execute("set enable_progress_bar = false")  # it would be drawn on the server's own output
     names = ", ".join([*(f"c{i}" for i in range(table.num_columns)), "file_row_number"])
     file = str(table.file).replace("'", "''")
     con.execute(f"create view t({names}) as select * from read_parquet('{file}', file_row_number = true)")

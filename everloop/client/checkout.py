@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from everloop.client.file_cache import FileCache, Stamp, stamp
+from everloop.client.near import Elsewhere, Near
 from everloop.core import packs, trees
 from everloop.core.errors import BadInput, Conflict, Corrupt, from_problem
 from everloop.core.limits import FETCH_OBJECTS
@@ -28,6 +29,7 @@ class Checkout:
         self._http = http
         self._say = progress or (lambda what, done, total: None)
         self._force = force
+        self._near = Near(http)
         self.written = 0
         """Files that were written."""
 
@@ -106,17 +108,28 @@ class Checkout:
         done = total - len(needed)
         for group in _groups(places):
             seen: list[tuple[str, Stamp, str]] = []
-            with contextlib.closing(self.objects(group)) as arriving:
-                for digest, parts in arriving:
-                    first, *others = places[digest]
-                    at = _write(base / first["path"], parts, digest, first.get("mode"), aside=base == named)
-                    seen.append((f"{root}/{first['path']}", at, digest))
-                    for entry in others:
-                        _copy(base / first["path"], base / entry["path"], entry.get("mode"))
-                    done += 1 + len(others)
-                    self.written += 1 + len(others)
-                    if done % 500 == 0:
-                        self._say("files", done, total)
+
+            def put(digest: str, parts: Iterable[bytes], seen: list[tuple[str, Stamp, str]] = seen) -> None:
+                nonlocal done
+                first, *others = places[digest]
+                at = _write(base / first["path"], parts, digest, first.get("mode"), aside=base == named)
+                seen.append((f"{root}/{first['path']}", at, digest))
+                for entry in others:
+                    _copy(base / first["path"], base / entry["path"], entry.get("mode"))
+                done += 1 + len(others)
+                self.written += 1 + len(others)
+                if done % 500 == 0:
+                    self._say("files", done, total)
+
+            rest = dict.fromkeys(group)
+            for digest, parts in self._near.objects(group):
+                with contextlib.suppress(Elsewhere, Corrupt):  # fetched below, where the server says what is wrong
+                    put(digest, parts)
+                    del rest[digest]
+            if rest:
+                with contextlib.closing(self.objects([*rest])) as arriving:
+                    for digest, parts in arriving:
+                        put(digest, parts)
             cache.put(seen)
             self._say("files", done, total)
 
@@ -176,7 +189,7 @@ def _write(place: Path, parts: Iterable[bytes], digest: str, mode: int | None, a
     from blake3 import blake3
 
     temp = f"{place.parent}/.{digest[:16]}.everloop" if aside else str(place)
-    seen = blake3()
+    seen = blake3(max_threads=blake3.AUTO)
     try:
         fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode or 0o644)
         try:
@@ -230,8 +243,5 @@ def _digest(place: str) -> str:
 
     if os.path.islink(place) or not os.path.isfile(place):
         raise Conflict(f"{place} is in the way: a file is needed there.", "Move it away, or check out to another place.")
-    hasher = blake3()
-    with open(place, "rb") as file:
-        while block := file.read(_READ):
-            hasher.update(block)
-    return hasher.hexdigest()
+    hasher = blake3(max_threads=blake3.AUTO)
+    return str(hasher.update_mmap(place).hexdigest())

@@ -125,17 +125,19 @@ class Upload:
         """Cut a large object into chunks, send those that are missing, then the list of them; answers (digest, size)."""
         from blake3 import blake3
 
-        whole, chunks, done = blake3(), [], 0
+        whole, chunks, done = blake3(max_threads=blake3.AUTO), [], 0
         waiting: dict[str, bytes] = {}
+        held = 0
         for part in packs.cut(file.read):
             whole.update(part)
             digest = packs.digest_of(part)
             chunks.append((digest, len(part)))
             waiting[digest] = part
             done += len(part)
-            if sum(map(len, waiting.values())) >= PACK_BYTES:
+            held += len(part)
+            if held >= PACK_BYTES:
                 self._chunks(waiting)
-                waiting = {}
+                waiting, held = {}, 0
                 self._say(name, done, total)
         self._chunks(waiting)
         digest = whole.hexdigest()

@@ -198,6 +198,13 @@ class Assets:
         await asyncio.to_thread(self.ws.objects.add_list, who.project, digest, size, chunks)
         return {"digest": digest, "size": size}
 
+    async def located(self, who: Principal, digests: Sequence[str]) -> dict[str, Any]:
+        """Where the objects' bytes lie in files of this host, those that do: {digest: [(path, offset, size)]}."""
+        from everloop.store.located import located
+
+        who.need(Role.viewer)
+        return dict(await asyncio.to_thread(located, self.ws.objects, who.project, digests))
+
     async def fetch_objects(self, who: Principal, digests: Sequence[str]) -> Iterator[bytes]:
         """The bytes of many objects as frames (core/packs.py); NotFound names one that is missing before anything is sent."""
         who.need(Role.viewer)

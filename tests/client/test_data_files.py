@@ -16,6 +16,7 @@ from everloop.core import trees
 from everloop.core.errors import BadInput, Conflict, Corrupt, NotFound
 from everloop.core.settings import Settings
 from everloop.web.app import create_app
+from tests.conftest import running_server
 
 
 @pytest.fixture
@@ -200,3 +201,27 @@ def test_pins_bring_back_what_a_commit_had(client: Client, folder: Path, tmp_pat
         pin.write_text(text)
         with pytest.raises(BadInput):
             client.data.restore(pin)
+
+
+def test_a_client_on_the_same_host_reads_the_files_itself_and_checks_them(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVERLOOP_CACHE", str(tmp_path / "cache"))
+    asked: list[str] = []
+    real = Http.stream
+
+    def counted(self, method, path, **more):
+        asked.append(path)
+        return real(self, method, path, **more)
+
+    monkeypatch.setattr(Http, "stream", counted)
+    with running_server(tmp_path / "home") as url:
+        client = Client(Http(url))
+        client.data.add("photos", folder)
+        client.data.checkout("photos", tmp_path / "near")
+        assert content(tmp_path / "near") == content(folder) and "/api/v1/objects/fetch" not in asked
+        for pack in (tmp_path / "home" / "objects" / "default" / "packs").iterdir():
+            pack.chmod(0o644)
+            data = bytearray(pack.read_bytes())
+            data[-100] ^= 1
+            pack.write_bytes(data)
+        with pytest.raises(Corrupt, match="does not match its digest"):  # it asks the server for what is not right, which says so
+            client.data.checkout("photos", tmp_path / "damaged")

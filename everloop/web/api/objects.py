@@ -11,7 +11,7 @@ from fastapi import APIRouter, Body, Request, Response
 from starlette.responses import StreamingResponse
 
 from everloop.core.errors import BadInput
-from everloop.core.limits import OBJECT_CHUNK_ABOVE, OBJECT_GRACE_SECONDS
+from everloop.core.limits import FETCH_OBJECTS, OBJECT_CHUNK_ABOVE, OBJECT_GRACE_SECONDS
 from everloop.web.deps import Who, Ws
 
 router = APIRouter(prefix="/api/v1", tags=["objects"])
@@ -53,6 +53,19 @@ async def fetch(who: Who, ws: Ws, body: dict[str, Any] = Body()) -> Response:
     """The bytes of many {digests}, one after the other as frames (everloop/core/packs.py), verified."""
     frames = await ws.assets.fetch_objects(who, _digests(body))
     return StreamingResponse(frames, media_type="application/octet-stream")
+
+
+@router.post("/objects/where")
+async def where(who: Who, ws: Ws, request: Request, body: dict[str, Any] = Body()) -> dict[str, Any]:
+    """For a client on this host: where bytes of {digests} lie in files, {objects: {digest: [[path, offset, size], ...]}}; it checks what it reads.
+
+    Nothing for a client that comes from elsewhere, and nothing where objects lie in a bucket: fetch them then.
+    """
+    near = request.client is not None and request.client.host in ("127.0.0.1", "::1")
+    digests = _digests(body)
+    if len(digests) > FETCH_OBJECTS:
+        raise BadInput(f"{len(digests):,} objects were asked for; at most {FETCH_OBJECTS:,} go in one request.", "Ask in parts.")
+    return {"objects": await ws.assets.located(who, digests) if near else {}}
 
 
 @router.get("/objects/move")
@@ -138,7 +151,12 @@ def _digests(body: dict[str, Any]) -> list[str]:
 
 
 rights = {
-    "viewer": ("GET /api/v1/objects/{digest}", "POST /api/v1/objects/fetch", "POST /api/v1/objects/missing"),
+    "viewer": (
+        "GET /api/v1/objects/{digest}",
+        "POST /api/v1/objects/fetch",
+        "POST /api/v1/objects/missing",
+        "POST /api/v1/objects/where",
+    ),
     "editor": ("POST /api/v1/objects", "POST /api/v1/objects/packs", "POST /api/v1/objects/lists", "POST /api/v1/objects/verify"),
     "admin": ("POST /api/v1/objects/gc", "POST /api/v1/objects/repair"),
     "site": ("GET /api/v1/objects/move", "POST /api/v1/objects/move"),
