@@ -91,6 +91,8 @@ def spill(con: Any, file: Path, groups: Sequence[int], names: Sequence[str], cel
     finally:
         for writer in writers:
             writer.close()
+        con.unregister("piece") if groups else None
+        pa.default_memory_pool().release_unused()
     return paths
 
 

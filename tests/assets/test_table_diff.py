@@ -122,7 +122,7 @@ print(found["added"], found["removed"], found["changed"], found["skipped"], reso
 def test_versions_larger_than_memory_are_compared_in_bounded_memory(tmp_path: Path) -> None:
     import numpy as np
 
-    n, rng = 4_000_000, np.random.default_rng(1)
+    n, rng = 8_000_000, np.random.default_rng(1)
     columns = {"id": rng.permutation(n), **{f"x{i}": rng.normal(size=n) for i in range(8)}}
     table_parts.write(pa.table(columns), tmp_path / "old.parquet")
     columns = {name: values[::-1][:-1000].copy() for name, values in columns.items()}  # the other way round: no group is shared
@@ -133,4 +133,4 @@ def test_versions_larger_than_memory_are_compared_in_bounded_memory(tmp_path: Pa
     )
     assert not done.returncode, done.stderr
     added, removed, changed, skipped, peak = map(int, done.stdout.split())
-    assert (added, removed, changed, skipped) == (0, 1000, 500, 0) and peak < 650, f"{peak} MB at its peak"
+    assert (added, removed, changed, skipped) == (0, 1000, 500, 0) and peak < 850, f"{peak} MB at its peak"
