@@ -14,10 +14,10 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
-from everloop.assets import lineage, webhooks
+from everloop.assets import derivations, lineage, webhooks
 from everloop.core.errors import BadInput, Conflict, NotFound, TooLarge
 from everloop.core.limits import MANIFEST_BYTES, PAGE_ROWS, PAGE_ROWS_MAX
-from everloop.core.refs import KINDS, Ref, check_name
+from everloop.core.refs import KINDS, Ref, check_name, cut_part
 from everloop.store import audit
 from everloop.store.records import Tx
 from everloop.store.schema import aliases, assets
@@ -56,7 +56,8 @@ def register(
             f"The manifest of {ref} is {size} bytes; at most {MANIFEST_BYTES} are allowed.", "Put large content into objects and name their digests."
         )
     digest = digest_of(body)
-    sources = [str(resolve(tx, Ref.parse(r))) if not r.startswith("run:") else r for r in reads]
+    cut = [(r, "") if r.startswith("run:") else cut_part(r) for r in reads]
+    sources = [(head if head.startswith("run:") else str(resolve(tx, Ref.parse(head))), part) for head, part in cut]
     same = tx.row(sa.select(assets).where(*_named(tx, ref), assets.c.digest == digest, assets.c.deleted_at.is_(None)))
     if same is None:
         version = number or (tx.value(sa.select(sa.func.max(assets.c.version)).where(*_named(tx, ref))) or 0) + 1
@@ -81,13 +82,24 @@ def register(
         audit.record(tx, "asset.register", str(ref.exact(version)), digest=digest, run=run)
         webhooks.note(tx, kind, "version", "created", webhooks.version(same))
     made = str(ref.exact(same["version"]))
-    for source in sources:
-        lineage.link(tx, source, made, "derived")
+    for source, part in sources:
+        if part:
+            _read_part(tx, source, part, made, body, run)
+        else:
+            lineage.link(tx, source, made, "derived")
         if run:
             lineage.link(tx, source, f"run:{run}", "read")
     if run:
         lineage.link(tx, f"run:{run}", made, "made")
     return _shown(tx, same)
+
+
+def _read_part(tx: Tx, source: str, part: str, made: str, manifest: dict[str, Any], run: str | None) -> None:
+    """Lineage of what was made of one split of a dataset version; what the run said of it in more detail stays."""
+    held = get(tx, source)["manifest"]
+    derivations.declare_part(tx, source, part, held, made, derivations.rows_in(manifest), run or "")
+    if run:
+        derivations.declare_part(tx, source, part, held, f"run:{run}", None, run)
 
 
 def resolve(tx: Tx, ref: Ref | str) -> Ref:

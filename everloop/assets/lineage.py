@@ -26,8 +26,8 @@ def upstream(tx: Tx, start: str, depth: int = 50) -> dict[str, Any]:
     return _walk(tx, start, depth, back=True)
 
 
-def downstream(tx: Tx, start: str, depth: int = 50) -> dict[str, Any]:
-    """All that rests on `start`, in the same shape as `upstream`."""
+def downstream(tx: Tx, start: str | Sequence[str], depth: int = 50) -> dict[str, Any]:
+    """All that rests on `start` (or on any of several), in the same shape as `upstream`."""
     return _walk(tx, start, depth, back=False)
 
 
@@ -47,9 +47,10 @@ def beside(tx: Tx, runs: Sequence[str]) -> tuple[dict[str, list[str]], dict[str,
     return {k: sorted(v) for k, v in read.items()}, {k: sorted(v) for k, v in made.items()}
 
 
-def _walk(tx: Tx, start: str, depth: int, back: bool) -> dict[str, Any]:
+def _walk(tx: Tx, start: str | Sequence[str], depth: int, back: bool) -> dict[str, Any]:
     here, there = (edges.c.target, edges.c.source) if back else (edges.c.source, edges.c.target)
-    seen, order, found, frontier = {start}, [start], [], [start]
+    frontier = [start] if isinstance(start, str) else list(start)
+    seen, order, found = set(frontier), list(frontier), []
     for _ in range(depth):
         rows = tx.rows(
             sa.select(edges.c.source, edges.c.target, edges.c.relation)

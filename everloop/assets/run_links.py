@@ -6,10 +6,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from everloop.assets import catalog, lineage
+from everloop.assets import catalog, derivations, lineage
 from everloop.assets.runs import active
 from everloop.core.errors import BadInput, NotFound
 from everloop.core.limits import PAGE_ROWS_MAX
+from everloop.core.refs import cut_part
 from everloop.store.records import Tx
 from everloop.store.schema import assets, run_inputs, run_models, runs
 
@@ -50,10 +51,13 @@ def put_inputs(tx: Tx, run: str, datasets: list[dict[str, Any]]) -> None:
 def read(tx: Tx, run: str, refs: list[str]) -> list[str]:
     """Note asset versions that a run read, as lineage; answers the exact references. NotFound for a run or version that is not there."""
     active(tx, run)
-    exact = [str(catalog.resolve(tx, ref)) for ref in refs]
-    for ref in exact:
+    cut = [cut_part(ref) for ref in refs]
+    exact = [(str(catalog.resolve(tx, head)), part) for head, part in cut]
+    for ref, part in exact:
         lineage.link(tx, ref, f"run:{run}", "read")
-    return exact
+        if part:
+            derivations.declare_part(tx, ref, part, catalog.get(tx, ref)["manifest"], f"run:{run}", None, run)
+    return [ref + (f"#{part}" if part else "") for ref, part in exact]
 
 
 def _named(tx: Tx, name: str) -> str | None:
@@ -61,7 +65,7 @@ def _named(tx: Tx, name: str) -> str | None:
     if not name.startswith("dataset:"):
         return None
     try:
-        return str(catalog.resolve(tx, name))
+        return str(catalog.resolve(tx, cut_part(name)[0]))
     except (BadInput, NotFound):
         return None
 

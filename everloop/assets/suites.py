@@ -9,8 +9,11 @@ from typing import Any
 
 import orjson
 
-from everloop.core.errors import BadInput
+from everloop.assets import catalog, derivations
+from everloop.core.errors import BadInput, NotFound
 from everloop.core.limits import SUITE_CASES
+from everloop.core.refs import cut_part
+from everloop.store.records import Tx
 
 TASKS = ("binary", "multiclass", "regression", "clustering", "chat")
 CASE_KINDS = ("answerable", "unanswerable", "harmful", "off_topic", "injection")
@@ -39,6 +42,23 @@ def checked(manifest: Mapping[str, Any], read: Callable[[str], bytes]) -> tuple[
     kinds = {kind: sum(case["kind"] == kind for case in found) for kind in CASE_KINDS}
     full = {**manifest, "count": len(found), "kinds": {kind: n for kind, n in kinds.items() if n}}
     return full, b"".join(orjson.dumps(case, option=orjson.OPT_SORT_KEYS) + b"\n" for case in found)
+
+
+def link(tx: Tx, suite: Mapping[str, Any]) -> None:
+    """Lineage of a predictive suite's data: of all rows of a dataset version, or of the part that it names. Nothing where the data are not there yet."""
+    named = suite["manifest"].get("dataset")
+    if not named:
+        return
+    head, part = cut_part(named)
+    try:
+        held = catalog.get(tx, head)
+    except NotFound:
+        return
+    if part:
+        derivations.declare_part(tx, held["ref"], part, held["manifest"], suite["ref"], None)
+    else:
+        rows = derivations.rows_in(held["manifest"])
+        derivations.declare(tx, held["ref"], suite["ref"], "all", count=rows, of=rows, why="a suite asks all rows of its data")
 
 
 def parse(data: bytes) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from everloop.build.release import ALIAS, promote
 from everloop.build.tabular import splitting
-from everloop.build.tabular.table import NUMERIC, dataset_of, feature_kinds, features, name_of
+from everloop.build.tabular.table import NUMERIC, data_of, feature_kinds, features, name_of
 from everloop.core.errors import BadInput
 from everloop.core.limits import CLUSTERS_MAX, SILHOUETTE_ROWS, TRAIN_ROWS_MIN
 
@@ -34,10 +34,10 @@ FEWEST, MOST = 2, 8
 def split(step: Any) -> dict[str, Any]:
     """Train and holdout as dataset versions, by time where there is a time column, else by a hash of each row; the holdout becomes the suite."""
     data = step.client.data
-    asset = data.get(dataset_of(step))
+    ref, asset = data_of(step)
     if asset["manifest"].get("format") != "table":
         raise BadInput(f"{asset['ref']} is a set of documents, not a table.", "Name a dataset that was loaded from CSV or Parquet.")
-    roles, frame = asset["manifest"]["roles"], data.frame(asset["ref"])
+    roles, frame = asset["manifest"]["roles"], data.frame(ref)
     if len(frame) < TRAIN_ROWS_MIN:
         raise BadInput(
             f"{asset['ref']} has {len(frame):,} rows; at least {TRAIN_ROWS_MIN} are needed to find groups and to test them.", "Load more rows."
@@ -53,12 +53,11 @@ def split(step: Any) -> dict[str, Any]:
         raise BadInput(f"order is {by!r}.", f"One of: {', '.join(splitting.ORDERS)}.")
     held = splitting.hashed(frame, roles, task, share, 0) if by == "hash" else splitting.newest(frame, roles, task, share, why)
     name = name_of(step)
-    train_ref = data.add(f"{name}-train", frame[~held], roles=roles, reads=[asset["ref"]])["ref"]
-    holdout = data.add(f"{name}-holdout", frame[held], roles=roles, reads=[asset["ref"]])["ref"]
+    train_ref, holdout = splitting.parts(step, name, ref, roles, frame, held)
     suite = {"task": "clustering", "dataset": holdout, "target": None, "protected": [], "cases": None, "count": int(held.sum()), "positive": None}
     made = step.client.assets.register("suite", name, {**suite, "order": why}, reads=[holdout])["ref"]
     step.log(f"{int((~held).sum()):,} rows to find groups in, {int(held.sum()):,} held out, {why}")
-    return {"train": train_ref, "holdout": holdout, "suite": made, "order": why, "by": by, "dataset": asset["ref"]}
+    return {"train": train_ref, "holdout": holdout, "suite": made, "order": why, "by": by, "dataset": ref}
 
 
 def train(step: Any) -> dict[str, Any]:
@@ -157,6 +156,7 @@ def _register(step: Any, model: Any, x: Any, clusters: int, left_out: dict[str, 
     manifest["card"] = step.client.assets.put_object(card.encode())["digest"]
     step.run.log_artifact(card.encode(), "card.md")
     ref = step.client.assets.register("model", name, manifest, run=step.run.id, reads=[got["train"]])["ref"]
+    step.client.lineage.derives(ref, {got["train"]: x.index}, run=step.run.id, why="the rows it was fitted on")
     return {"model": ref, "engine": manifest["engine"], "sizes": sizes}
 
 

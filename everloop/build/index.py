@@ -33,16 +33,20 @@ def build(step: Any) -> dict[str, Any]:
     base = _base(step, params, asset) if params["update"] else None
     if base is not None:
         changed = [d for d in documents if d["id"] in base["changed"]]
+        held = {d["id"] for d in documents if next(iter(chunks([d], params["chars"], params["overlap"])), None)}
         index = base["index"].replace(chunks(changed, params["chars"], params["overlap"]), base["gone"])
         embedder, explained, how = dict(base["embedder"]), None, f"{len(changed)} documents anew, {len(base['gone'])} gone, since {base['ref']}"
     else:
-        index, embedder, explained = _anew(step, params, list(chunks(documents, params["chars"], params["overlap"])), asset["ref"])
+        passages = list(chunks(documents, params["chars"], params["overlap"]))
+        held = {p["document"] for p in passages}
+        index, embedder, explained = _anew(step, params, passages, asset["ref"])
         how = "all documents"
     parts = index.save(step.client.assets.put_object)
     parts["files"] = [*parts["files"], {"path": "embedder.npz", "digest": embedder["file"], "size": embedder["size"]}]
     manifest = {"documents": asset["ref"], "chunking": {n: params[n] for n in ("chars", "overlap")}, "embedder": embedder, **parts}
     reads = [asset["ref"], *([base["ref"]] if base is not None else [])]
     made = step.client.assets.register("index", params["name"], manifest, run=step.run.id, reads=reads)
+    _declare(step, made["ref"], asset, held, base)
     seconds = round(time.perf_counter() - started, 3)
     step.run.log_params({n: params[n] for n in DEFAULTS} | {"documents": asset["ref"]})
     figures = {"passages": index.count, "documents": len(documents), "dims": index.dims, "seconds": seconds}
@@ -51,6 +55,19 @@ def build(step: Any) -> dict[str, Any]:
     kept = "" if explained is None else f", which keep {explained:.0%} of the terms' variance"
     step.log(f"{made['ref']}: {index.count:,} passages of {len(documents):,} documents ({how}), {index.dims} dimensions{kept}; {seconds:.1f} s")
     return {"index": made["ref"], "count": index.count, "documents": len(documents), "dims": index.dims, "explained": explained, "how": how}
+
+
+def _declare(step: Any, made: str, asset: Mapping[str, Any], held: set[str], base: Mapping[str, Any] | None) -> None:
+    """Lineage document by document: those that gave passages; of an update also those that stand in it as earlier versions had them."""
+    now = {d["id"]: d["digest"] for d in asset["manifest"]["documents"] if d["id"] in held}
+    sources: dict[str, Any] = {asset["ref"]: asset["manifest"]["documents"]}
+    if base is not None:
+        earlier = [one["source"] for one in step.client.lineage.declared(base["ref"]) if one["form"] != "none"]
+        sources |= {ref: step.client.data.get(ref)["manifest"]["documents"] for ref in earlier if ref not in sources}
+    told: dict[str, Any] = {ref: [i for i, d in enumerate(listed) if now.get(d["id"]) == d["digest"]] for ref, listed in sources.items()}
+    if base is not None:
+        told[base["ref"]] = "none"
+    step.client.lineage.derives(made, told, run=step.run.id, why="documents that passages were cut from; others changed, went or hold no words")
 
 
 def _params(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,8 @@ PIPELINE: dict[str, Any] = {"steps": [{"name": "load", "call": "everloop.build.i
 """Loading alone: `client.pipelines.put("load-loans", {**ingest.PIPELINE, "params": {"dataset": "loans", "folder": "/data/loans"}})`, then
 `client.pipelines.schedule("weekly-loans", "load-loans", "@weekly")`."""
 ENDINGS = (".csv", ".csv.gz", ".tsv", ".txt", ".parquet", ".pq")
+PLACE = "everloop: place among all rows"
+"""A column that stands in the table only while rows are dropped, and says which ones stayed."""
 ROLES = ("target", "time", "positive", "protected", "id")
 
 
@@ -62,17 +64,24 @@ def load(step: Any) -> dict[str, Any]:
 
 
 def _register(step: Any, name: str, before: Any, tables: list[tuple[str, Any]], origin: dict[str, Any], why: str) -> dict[str, Any]:
+    import numpy as np
+
     roles, contract = _roles(step.params, before), step.params.get("contract")
     held = None if before is None or origin["mode"] == "all" else step.client.data.table(before["ref"])
     fresh = sum(table.num_rows for _, table in tables)
     _check(tables, roles, contract or (before["manifest"].get("contract") if before else None))
-    table = _kept(joined([(before["ref"], held), *tables] if held is not None else tables), roles, step.params)
+    table = joined([(before["ref"], held), *tables] if held is not None else tables)
+    table = _kept(table.append_column(PLACE, [range(table.num_rows)]), roles, step.params)
+    places, table = table.column(PLACE).to_numpy(), table.drop_columns([PLACE])
     reads = [before["ref"]] if held is not None else []
     made = step.client.data.add(name, table, roles=roles, contract=contract, origin=origin, run=step.run.id, reads=reads)
     if before is not None and made["ref"] == before["ref"]:
         said = f"{why} holds what {made['ref']} holds already"
         step.log(f"{made['ref']} stays: {said}.")
         return {"dataset": made["ref"], "new": False, "rows": table.num_rows, "rows_new": 0, "files": [], "why": f"Nothing new: {said}."}
+    if held is not None:
+        lost = "rows that came again, or are older than is kept, fell out"
+        step.client.lineage.derives(made["ref"], {before["ref"]: np.where(places < held.num_rows, places, -1)}, run=step.run.id, why=lost)
     said = f"{fresh:,} rows from {why}; {made['manifest']['rows']:,} rows in all"
     step.run.log_metrics({"rows_new": fresh, "rows": made["manifest"]["rows"]})
     step.log(f"{made['ref']}: {said}")

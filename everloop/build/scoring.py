@@ -15,6 +15,7 @@ from __future__ import annotations
 import io
 import json
 import tempfile
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ class _Written:
         self.refused_count = 0
         self.releases: dict[str, int] = {}
         self.traces: list[str] = []
+        self.taken = array("q")
         self._writer: Any = None
 
     def add(self, columns: dict[str, list[Any]]) -> None:
@@ -108,10 +110,14 @@ def _rows(step: Any) -> tuple[Iterator[tuple[int, Any]], str, list[str], list[st
         path = Path(str(step.params["file"])).expanduser()
         table = tables.read(path).table
         return _cut(table), str(path), [], list(table.column_names)
-    asset = step.client.data.get(str(step.params["dataset"]))
+    named = step.client.data.dataset(str(step.params["dataset"]))
+    asset = named.asset
     if asset["manifest"].get("format") != "table":
         raise BadInput(f"{asset['ref']} is a set of documents, not a table.", "Name a dataset that was loaded from CSV or Parquet.")
     roles = asset["manifest"]["roles"]
+    if named.part:
+        part = named.arrow()
+        return _cut(part), named.ref, [c for c in (roles["id"], roles["time"]) if c], list(part.column_names)
     file = pq.ParquetFile(io.BytesIO(step.client.assets.get_object(asset["manifest"]["files"][0]["digest"])))
     return _batches(file), asset["ref"], [c for c in (roles["id"], roles["time"]) if c], list(file.schema_arrow.names)
 
@@ -148,6 +154,7 @@ def _chunk(step: Any, target: str, start: int, part: Any, made: _Written, kept: 
         shown.update({name: [a.get(name) for a in answers] for name in answers[0]})
         made.add(shown)
         made.scored += len(places)
+        made.taken.extend(start + i for i in places)
         made.releases[said["release"]] = made.releases.get(said["release"], 0) + len(places)
         made.traces.append(said["trace_id"])
     step.run.log_metric("rows_scored", made.scored, step=made.rows)
@@ -174,5 +181,7 @@ def _finish(step: Any, target: str, source: str, made: _Written) -> dict[str, An
     reads = [*([source] if source.startswith("dataset:") else []), *made.releases]
     origin = {"kind": "scored", "of": source, "releases": made.releases, "run": step.run.id}
     asset = step.client.data.add(name, made.path, roles={}, run=step.run.id, reads=reads, origin=origin)
+    if source.startswith("dataset:"):
+        step.client.lineage.derives(asset["ref"], {source: made.taken}, run=step.run.id, why=f"{made.refused_count:,} rows were refused")
     step.log(f"{asset['ref']}: {made.scored:,} predictions, {made.refused_count:,} rows refused")
     return {**said, "out": asset["ref"], "dataset": asset["ref"]}

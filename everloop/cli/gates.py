@@ -149,6 +149,9 @@ def say_decision(found: dict[str, Any], holds: bool) -> None:
     """Print a decision: what it is about, each requirement, what comes next; `holds`: its version has the alias now."""
     against = f" against {found['against']}" if found["against"] else ""
     typer.echo(f"{found['ref']} for {found['alias']}{against}: " + typer.style(found["verdict"], fg=screen.COLOURS.get(found["verdict"]), bold=True))
+    part = found["spec"].get("suite_part")
+    if part:
+        typer.echo(f"asked on {part['rows']:,} of {part['of']:,} rows: the part {part['dataset']}")
     for score in found["scores"]:
         verdict = typer.style(f"{score['verdict']:<12}", fg=screen.COLOURS.get(score["verdict"]))
         typer.echo(f"  {verdict} {score['why'] or score['name']}")

@@ -67,6 +67,8 @@ def _say_answer(trace: dict[str, Any], id: str) -> None:
     typer.echo(f"answered {screen.moment(trace['at'])} UTC by {trace['release']} at endpoint {trace['endpoint']}")
     for name, value in (("in", trace.get("inputs")), ("out", trace.get("outputs"))):
         typer.echo(f"  {name + ':':<6} {_short(value)}")
+    for one in trace.get("documents") or ():
+        typer.echo(f"  read:  {one['document']} (passage {one['chunk']})")
     own = [score for score in trace.get("scores") or () if score["subject"] == id]
     for score in own:
         typer.echo(f"  {score['name']}: {screen.number(score['value'])}, {screen.moment(score['at'])} UTC by {score['by']}")
@@ -94,15 +96,65 @@ def _who(decision: dict[str, Any]) -> str:
     return f"{asked}; {decision['approval']} {screen.moment(decision['approved_at'])} UTC by {decision['approved_by']}{said}"
 
 
-def impact(ref: str) -> None:
-    """What rests on a version, and what of that is live."""
+def impact(
+    ref: str = typer.Argument(
+        help="A version, or rows or documents of it: dataset:x@3#row=KEY, #number=N (from 0), #document=PATH, #SPLIT; without @3, in all versions"
+    ),
+    as_json: bool = screen.JSON,
+) -> None:
+    """What rests on a version, or on a row or document of it, and what of that is live."""
     found = screen.client().impact(ref)
-    typer.echo(f"on {found['subject']} rest:")
-    for node in found["nodes"]:
-        typer.echo(f"  {node['ref']:<40} {node.get('title', '')}")
+    if as_json:
+        return screen.say_json(found)
+    if found.get("part"):
+        _say_reached(found)
+    else:
+        typer.echo(f"on {found['subject']} rest:")
+        for node in found["nodes"]:
+            typer.echo(f"  {node['ref']:<40} {node.get('title', '')}")
+    _say_live(found)
+
+
+def _say_reached(found: dict[str, Any]) -> None:
+    """What some rows or documents reached surely, what perhaps, and what not, with why."""
+    part = found["part"]
+    what = "document" if part["kind"] == "document" else "row"
+    typer.echo(f"{found['subject']}: {screen.counted(part['count'], what)} of {part['of']:,} in {', '.join(part['versions'])}")
+    own = set(part["versions"])
+    for reach, said in (
+        ("yes", "reached:"),
+        ("may", f"may have reached (on the way a step read the version and did not say which {what}s it took; so this is an upper bound):"),
+    ):
+        nodes = [node for node in found["nodes"] if node["reach"] == reach and node["ref"] not in own]
+        if nodes:
+            typer.echo(said)
+        for node in nodes:
+            typer.echo(f"  {node['ref']:<40} {_rows_of(node)}{node.get('title', '')}")
+    if own == {node["ref"] for node in found["nodes"]}:
+        typer.echo("reached nothing: nothing was made of it")
+    if found["not_reached"]:
+        typer.echo("did not reach:")
+    for node in found["not_reached"]:
+        typer.echo(f"  {node['ref']:<40} {node['why']}")
+
+
+def _rows_of(node: dict[str, Any]) -> str:
+    """Which rows of a version they are there, from 0."""
+    if not node.get("rows_count"):
+        return ""
+    what = "document" if "documents" in node.get("title", "") else "row"
+    shown = ", ".join(map(str, node["rows"][:5])) + (" ..." if node["rows_count"] > 5 else "")
+    return f"[{what}{'' if node['rows_count'] == 1 else 's'} {shown}] "
+
+
+def _say_live(found: dict[str, Any]) -> None:
+    """What of it answers now, how much it answered, and which decisions asked it."""
     for live in found["live"]:
-        typer.echo(f"  live: endpoint {live['endpoint']} answers with {live['release']} ({live['alias']})")
+        perhaps = ", if it was reached" if live.get("reach") == "may" else ""
+        typer.echo(f"  live: endpoint {live['endpoint']} answers with {live['release']} ({live['alias']}){perhaps}")
     rows = found.get("predictions") or {}
     for ref, count in (found.get("answers") or {}).items():
         told = f" ({screen.counted(rows[ref], 'row')})" if rows.get(ref) else ""
         typer.echo(f"  {screen.counted(count, 'call')} answered by {ref}{told}")
+    for one in found.get("decisions") or ():
+        typer.echo(f"  judged on it: {one['ref']} as {one['alias']}, {one['verdict']} (decision {one['id'][:12]}, {one['suite']})")

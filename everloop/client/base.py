@@ -40,7 +40,11 @@ class Client:
         return self._http.get(f"/api/v1/lineage/why/{quote(id, safe='')}")
 
     def impact(self, ref: str) -> dict[str, Any]:
-        """What a version touched: every version, release and answer made from it (forward through lineage)."""
+        """What a version touched: every version, release and answer made from it (forward through lineage).
+
+        Of a row, document or split (`dataset:x@3#row=KEY`, `#number=N`, `#document=PATH`, `#train`; without @3, in all versions) each node has "reach":
+        yes, or may where a step declared no rows; "not_reached" says which did not, and why.
+        """
         return self._http.get("/api/v1/lineage/impact", params={"ref": ref})
 
     def close(self) -> None:

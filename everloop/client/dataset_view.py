@@ -17,7 +17,7 @@ from everloop.client.file_cache import cache_folder
 from everloop.core import packs, trees
 from everloop.core.errors import BadInput, NotFound
 from everloop.core.limits import DATASET_CACHE_BYTES, DATASET_MEMORY_BYTES
-from everloop.core.refs import Ref
+from everloop.core.refs import Ref, cut_part
 
 SECONDS = 1800.0
 PARQUET = "data.parquet"
@@ -210,7 +210,5 @@ def _trim(folder: Path) -> None:
 
 def parse(ref: str) -> tuple[Ref, str]:
     """(reference, split) of `name@3#train`; the split is "" where none is named."""
-    head, mark, part = ref.rpartition("#")
-    if mark and "@" in head:
-        return Ref.parse(head, "dataset"), part
-    return Ref.parse(ref, "dataset"), ""
+    head, part = cut_part(ref)
+    return Ref.parse(head, "dataset"), part

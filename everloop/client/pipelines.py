@@ -116,6 +116,10 @@ class Step:
         self.client = client
         self.run = client.runs.attach(task["step_run"])
 
+    def derives(self, output: str, sources: dict[str, Any], why: str = "") -> Any:
+        """Declare which rows or documents of which dataset versions `output` came from, so that `impact` can follow one; see `client.lineage.derives`."""
+        return self.client.lineage.derives(output, sources, run=self.run.id, why=why)
+
     def environment(self) -> dict[str, str]:
         """Variables with which other clients, in a process that the step starts, speak to this server as the pipeline: everloop's and MLflow's."""
         url, key = self.client.url, self.client._http.key or ""

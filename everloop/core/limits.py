@@ -50,6 +50,14 @@ MANIFEST_BYTES = 8_000_000
 """Largest manifest of an asset, as JSON."""
 LINEAGE_NODES = 2_000
 """Nodes that one lineage question walks at most."""
+DERIVED_ROWS = 20_000_000
+"""Rows that one declaration of where an output came from names at most, and runs of them that are stored."""
+DERIVED_SOURCES = 200
+"""Versions that one declaration names as sources at most."""
+DERIVED_WHY_CHARS = 500
+"""Characters of a declaration's reason."""
+PART_VERSIONS = 500
+"""Newest versions of a dataset in which a row or document named without a version is looked up."""
 SUITE_CHUNK = 2_000
 """Rows of a predictive suite in one call."""
 SUITE_PARALLEL = 8

@@ -14,6 +14,7 @@ KINDS = ("dataset", "model", "prompt", "index", "adapter", "suite", "policy", "r
 NAME_MAX = 250
 _NAME = re.compile(r"[^\x00-\x1f\x7f:@/]+")
 _ALIAS = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
+_PIECE = re.compile(r"([^@#]*)#((?:row|number|document)=.*)", re.DOTALL)
 
 
 def check_name(name: str, what: str = "name") -> str:
@@ -35,6 +36,20 @@ def check_alias(alias: str) -> str:
     if not _ALIAS.fullmatch(alias) or alias == "latest":
         raise BadInput(f"{alias!r} cannot be an alias.", "Use a word such as: champion, staging, canary.")
     return alias
+
+
+def cut_part(text: str) -> tuple[str, str]:
+    """(reference, part) of `dataset:credit@3#train`, `dataset:credit@3#row=4711` or `dataset:credit#row=4711`; the part is "" where none is named.
+
+    Without a version only row=, number= and document= are parts: a name may have a # itself.
+    """
+    text = str(text)
+    plain = _PIECE.fullmatch(text)
+    if plain:
+        return plain[1], plain[2]
+    head, at, rest = text.partition("@")
+    version, _, part = rest.partition("#")
+    return f"{head}{at}{version}", part
 
 
 @dataclass(frozen=True, order=True)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
 from everloop.assets import catalog, lineage, run_links
 from everloop.core.errors import NotFound
+from everloop.core.limits import PAGE_ROWS_MAX
 from everloop.core.refs import KINDS, Ref
 from everloop.govern import folding
 from everloop.store.records import Tx
@@ -61,7 +64,9 @@ def title_of(asset: dict[str, Any]) -> str:
         return f"{m['rows']:,} rows x {len(m['schema'])} columns" if m.get("format") == "table" else f"{len(m.get('documents', []))} documents"
     if kind == "model":
         served = f"served by {m['engine']}" if m.get("engine") else "not served in this form"
-        return f"{m.get('task', '')} model, {m.get('format', '')}, {served}".strip()
+        trained = m.get("training") or {}
+        learnt = f", learnt from {trained['rows']:,} rows of {trained['dataset']}" if trained.get("dataset") and trained.get("rows") else ""
+        return f"{m.get('task', '')} model, {m.get('format', '')}, {served}{learnt}".strip()
     if kind == "index":
         return f"{m.get('count', 0):,} chunks, {m.get('embedder', {}).get('name', '')}"
     if kind == "release":
@@ -137,9 +142,32 @@ def moves_of(tx: Tx, ref: str) -> list[dict[str, Any]]:
 
 
 def impact(tx: Tx, ref: str) -> dict[str, Any]:
-    """All versions and runs that rest on `ref`, the releases among them, and the endpoints that serve those now."""
+    """All versions and runs that rest on `ref`, the releases among them, the endpoints that serve those now, and decisions by suites among them."""
     start = ref if ref.startswith("run:") else str(catalog.resolve(tx, ref))
-    walked = lineage.downstream(tx, start)
+    return {"subject": start, **resting(tx, [start])}
+
+
+def passages_of(spans: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The passages that a trace's retrievers gave, once each: [{"chunk", "document", "title", "score"}]; the document is "" where the span does not say."""
+    found: dict[str, dict[str, Any]] = {}
+    for span in spans:
+        told, i = span.get("attributes") or {}, 0
+        while (chunk := told.get(f"retrieval.documents.{i}.document.id")) is not None:
+            head = f"retrieval.documents.{i}.document"
+            try:
+                more = json.loads(told.get(f"{head}.metadata") or "{}")
+            except (TypeError, ValueError):
+                more = {}
+            more = more if isinstance(more, dict) else {}
+            one = {"chunk": str(chunk), "document": str(more.get("document") or ""), "title": str(more.get("title") or "")}
+            found.setdefault(str(chunk), {**one, "score": told.get(f"{head}.score")})
+            i += 1
+    return list(found.values())
+
+
+def resting(tx: Tx, starts: Sequence[str]) -> dict[str, Any]:
+    """All that rests on any of some nodes: {"nodes", "edges", "cut", "releases", "live", "decisions"} as `impact` has them."""
+    walked = lineage.downstream(tx, starts)
     nodes = [describe(tx, node) for node in walked["nodes"]]
     releases = [node for node in walked["nodes"] if node.startswith("release:")]
     live = []
@@ -150,4 +178,16 @@ def impact(tx: Tx, ref: str) -> dict[str, Any]:
             at = f"release:{name}@{held.get(part['alias'])}"
             if at in releases:
                 live.append({"endpoint": row["name"], "alias": part["alias"], "release": at})
-    return {"subject": start, "nodes": nodes, "edges": walked["edges"], "cut": walked["cut"], "releases": releases, "live": live}
+    judged = judged_on(tx, [node for node in walked["nodes"] if node.startswith("suite:")])
+    return {"nodes": nodes, "edges": walked["edges"], "cut": walked["cut"], "releases": releases, "live": live, "decisions": judged}
+
+
+def judged_on(tx: Tx, suites: Sequence[str]) -> list[dict[str, Any]]:
+    """Gate decisions that asked one of these suites, newest first: [{"id", "ref", "alias", "verdict", "at", "suite"}]."""
+    t = decisions.c
+    asked = t.spec["suite_ref"].as_string()
+    chosen = sa.select(t.id, t.kind, t.name, t.version, t.alias, t.verdict, t.at, asked.label("suite"))
+    found = tx.rows(chosen.where(t.project == tx.project, asked.in_(list(suites))).order_by(t.at.desc()).limit(PAGE_ROWS_MAX)) if suites else []
+    return [
+        {**{k: row[k] for k in ("id", "alias", "verdict", "at", "suite")}, "ref": f"{row['kind']}:{row['name']}@{row['version']}"} for row in found
+    ]

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from everloop.core.errors import BadInput
 
 FOLDER = Path(__file__).with_name("migrations")
-HEAD = "0007"
+HEAD = "0008"
 """The newest migration; a test keeps it equal to the folder's head."""
 
 

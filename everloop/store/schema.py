@@ -123,6 +123,24 @@ edges = _table(  # lineage: `source` was used to make, or is part of, `target`; 
     Index("edges_back", "project", "target"),
 )
 
+derivations = _table(  # which rows or documents of `source` came into `target`, where a step declared it; the numbers are an object
+    "derivations",
+    Column("project", String(250), primary_key=True),
+    Column("source", String(300), primary_key=True),
+    Column("target", String(300), primary_key=True),
+    Column("run", String(64), primary_key=True),  # that declared it; "" where none did
+    Column("form", String(10), nullable=False),  # all | none | rows | part
+    Column("part", String(250), nullable=False, default=""),
+    Column("digest", String(64)),  # of the numbers (assets/derivations.py), or of the object that says which split a row is in
+    Column("count", BigInteger),  # rows or documents that came into the target
+    Column("of", BigInteger),  # those that the source has
+    Column("into", BigInteger),  # those that the target has; null: it has none
+    Column("why", Text, nullable=False, default=""),
+    Column("at", Float, nullable=False),
+    Column("by", String(250), nullable=False),
+    Index("derivations_of", "project", "target"),
+)
+
 experiments = _table(
     "experiments",
     Column("project", String(250), primary_key=True),

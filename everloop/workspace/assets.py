@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from everloop.assets import aliases, catalog, comparison, policies, prompts, releases, removal, suites
+from everloop.assets import aliases, catalog, comparison, policies, prompts, releases, removal, splits, suites
 from everloop.core.errors import NotFound
 from everloop.core.principal import Principal, Role
-from everloop.core.refs import Ref
+from everloop.core.refs import Ref, cut_part
 from everloop.workspace import data_files
 
 if TYPE_CHECKING:
@@ -52,9 +52,14 @@ class Assets:
             return await self.release(
                 who, name, str(manifest.get("kind", "")), pins, params, manifest.get("policy"), run=run, description=description
             )
-        return await self.ws.records.write(
-            who, lambda tx: catalog.register(tx, kind, name, manifest, run=run, reads=reads, description=description, tags=tags)
-        )
+
+        def work(tx: Any) -> dict[str, Any]:
+            made = catalog.register(tx, kind, name, manifest, run=run, reads=reads, description=description, tags=tags)
+            if kind == "suite":
+                suites.link(tx, made)
+            return made
+
+        return await self.ws.records.write(who, work)
 
     async def checked(self, who: Principal, kind: str, manifest: dict[str, Any]) -> dict[str, Any]:
         """The manifest as its kind wants it; BadInput says what is wrong, NotFound which file is no object of the project.
@@ -81,10 +86,20 @@ class Assets:
         full, cases = await asyncio.to_thread(suites.checked, manifest, read)
         if full.get("dataset"):  # exact, so that the cases of a version stay what they are; apply may declare it before the data are there
             with contextlib.suppress(NotFound):
-                full["dataset"] = str(await self.resolve(who, full["dataset"]))
+                full |= await self._suite_data(who, str(full["dataset"]))
         if cases is not None:
             full["cases"] = {"path": "cases.jsonl", **await self.put_object(who, cases)}
         return full
+
+    async def _suite_data(self, who: Principal, named: str) -> dict[str, Any]:
+        """A suite's data, exact: {"dataset", "count", "part"?}; of a part, how many of the rows it has. BadInput lists the parts there are."""
+        head, part = cut_part(named)
+        asset = await self.get(who, Ref.parse(head, "dataset"))
+        if not part:
+            return {"dataset": asset["ref"]}
+        rows = asset["manifest"]["splits"]["names"][splits.need_part(asset["manifest"], asset["ref"], part)]
+        of = asset["manifest"].get("rows") or asset["manifest"].get("count")
+        return {"dataset": f"{asset['ref']}#{part}", "count": rows, "part": {"name": part, "rows": rows, "of": of}}
 
     async def release(
         self,

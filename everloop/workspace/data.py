@@ -16,7 +16,7 @@ from everloop.core import trees
 from everloop.core.errors import BadInput, NotFound
 from everloop.core.limits import DOCUMENTS_PAGE_CHARS, INDEX_PREVIEW_ROWS, INDEXES_KEPT, OBJECT_GRACE_SECONDS, TABLE_PREVIEW_ROWS
 from everloop.core.principal import Principal, Role
-from everloop.core.refs import Ref, check_name
+from everloop.core.refs import Ref, check_name, cut_part
 from everloop.workspace import data_diff, data_files, data_gc, data_store
 
 if TYPE_CHECKING:
@@ -110,7 +110,10 @@ class Data:
         manifest = {k: v for k, v in asset["manifest"].items() if k != "part"}
         made = await asyncio.to_thread(self._parts, who.project, manifest, spec)
         more = {"reads": [asset["ref"]], "description": asset["description"], "tags": asset["tags"]}
-        return await self.ws.assets.register(who, "dataset", asset["name"], {**manifest, "splits": made}, **more)
+        named = await self.ws.assets.register(who, "dataset", asset["name"], {**manifest, "splits": made}, **more)
+        if named["ref"] != asset["ref"]:
+            await self.ws.govern.derive(who, named["ref"], {asset["ref"]: "all"}, why="the same rows, with names for parts of them")
+        return named
 
     def _parts(self, project: str, manifest: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str, Any]:
         if manifest.get("format") == "table":
@@ -222,6 +225,10 @@ class Data:
                 raise NotFound(f"{asset['ref']} has no column {name!r}.", f"Columns: {', '.join(known)}.")
         return await asyncio.to_thread(lambda: table_stats.columns(self._table(who.project, manifest, names), names))
 
+    def column(self, project: str, manifest: Mapping[str, Any], name: str) -> list[Any]:
+        """One column of a table as Python values, in the order of its rows. Blocking."""
+        return table_stats.columns(self._table(project, manifest, [name]), [name])[name]
+
     async def frame(self, who: Principal, ref: str) -> Any:
         """A table as a pandas DataFrame."""
         manifest = _need_table(await self._dataset(who, ref))
@@ -229,10 +236,10 @@ class Data:
 
     async def _dataset(self, who: Principal, ref: str) -> dict[str, Any]:
         """The version that `name@at` means, with "part" where `#part` names one of its splits."""
-        head, mark, part = ref.rpartition("#")
-        if not (mark and "@" in head):
-            return await self.ws.assets.get(who.need(Role.viewer), Ref.parse(ref, "dataset"))
+        head, part = cut_part(ref)
         asset = await self.ws.assets.get(who.need(Role.viewer), Ref.parse(head, "dataset"))
+        if not part:
+            return asset
         return {**asset, "manifest": {**asset["manifest"], "part": parting.need_part(asset["manifest"], asset["ref"], part)}}
 
     async def _latest(self, who: Principal, name: str) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from everloop.assets import catalog, gates, prompts
+from everloop.assets import catalog, gates, prompts, suites
 from everloop.core.errors import BadInput, EverloopError, Forbidden, NotFound
 from everloop.core.limits import DECLARATIONS
 from everloop.core.principal import Principal, Role
@@ -155,6 +155,8 @@ def _asset(tx: Tx, item: dict[str, Any]) -> dict[str, Any]:
     kind, name = item["what"], item["name"]
     before = _latest(tx, kind, name)
     made = catalog.register(tx, kind, name, item["spec"], description=str(item.get("description") or ""), reads=item.get("reads") or ())
+    if kind == "suite":
+        suites.link(tx, made)
     if before is None:
         return {"ref": made["ref"], "change": "created", "differences": []}
     if made["version"] > before["version"]:

@@ -73,6 +73,7 @@ class Gates:
         against = holders.get(alias)
         against = None if against == exact.version else against
         spec = {**spec, "suite_ref": (await self.ws.assets.get(who, Ref.parse(spec["suite"], "suite")))["ref"] if spec.get("suite") else None}
+        spec["suite_part"] = await self._part(who, spec["suite_ref"])
         candidate, held = await self._results(who, exact, spec), None
         if against is not None:
             held = await self._results(who, exact.exact(against), spec)
@@ -128,6 +129,11 @@ class Gates:
     async def pending(self, who: Principal) -> list[dict[str, Any]]:
         """Decisions that wait for a person."""
         return await self.decisions(who, approval="pending")
+
+    async def _part(self, who: Principal, suite: str | None) -> dict[str, Any] | None:
+        """What part of its dataset a suite asks: {"dataset", "name", "rows", "of"}; None where it asks all of it, or has cases."""
+        manifest = (await self.ws.assets.get(who, suite))["manifest"] if suite else {}
+        return {"dataset": manifest["dataset"], **manifest["part"]} if manifest.get("part") else None
 
     async def _results(self, who: Principal, release: Ref, spec: dict[str, Any]) -> Results:
         if not spec.get("suite"):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from everloop.assets import catalog, lineage
 from everloop.core.errors import BadInput, NotFound
 from everloop.core.limits import PAGE_ROWS_MAX
 from everloop.core.principal import Principal, Role
-from everloop.core.refs import KINDS
+from everloop.core.refs import KINDS, cut_part
 from everloop.govern import changes, questions
 from everloop.store import audit
+from everloop.workspace import derivations
 
 if TYPE_CHECKING:
     from everloop.workspace.workspace import Workspace
@@ -49,11 +50,25 @@ class Govern:
 
     async def impact(self, who: Principal, ref: str) -> dict[str, Any]:
         """What rests on an asset version: versions, runs, releases, live endpoints, and how many calls ("answers", a batch is one) and rows
-        ("predictions") each release answered."""
+        ("predictions") each release answered; "decisions" are those of gates that asked suites among them.
+
+        `dataset:x@3#row=KEY`, `#number=N`, `#document=PATH` and `#SPLIT` ask about some rows or documents (workspace/derivations.impact).
+        """
         who.need(Role.viewer)
-        found = await self.ws.records.read(who, lambda tx: questions.impact(tx, ref))
+        if cut_part(ref)[1]:
+            found = await derivations.impact(self.ws, who, ref)
+        else:
+            found = await self.ws.records.read(who, lambda tx: questions.impact(tx, ref))
         calls, rows = await self.ws.traces.count_by_release(who, found["releases"])
         return {**found, "answers": calls, "predictions": rows}
+
+    async def derive(self, who: Principal, output: str, sources: Mapping[str, Any], run: str = "", why: str = "") -> list[dict[str, Any]]:
+        """Keep from which rows or documents a version came; see workspace/derivations."""
+        return await derivations.derive(self.ws, who, output, sources, run, why)
+
+    async def derivations(self, who: Principal, ref: str) -> list[dict[str, Any]]:
+        """What was declared of where a version or run came from."""
+        return await derivations.declared(self.ws, who, ref)
 
     async def changes(self, who: Principal, ref: str, against: str | None) -> dict[str, Any]:
         """What differs between a version and the one it would replace, in data, code and settings, and who started it (govern.changes)."""
@@ -76,7 +91,7 @@ class Govern:
 
     async def _why_ref(self, who: Principal, ref: str) -> dict[str, Any]:
         def work(tx: Any) -> dict[str, Any]:
-            exact = ref if ref.startswith("run:") else str(catalog.resolve(tx, ref))
+            exact = ref if ref.startswith("run:") else str(catalog.resolve(tx, cut_part(ref)[0]))
             return {"id": ref, "what": exact.partition(":")[0], **questions.why_release(tx, exact)}
 
         return await self.ws.records.read(who, work)
@@ -108,6 +123,7 @@ class Govern:
             "inputs": root.get("inputs"),
             "outputs": root.get("outputs"),
             "scores": trace["scores"],
+            "documents": questions.passages_of(trace["spans"]),
             "spans": trace["spans"],
         }
         if row is not None:

@@ -169,6 +169,9 @@ class Labels:
         made = await self.ws.data.add_table(
             who, dataset or name, body, f"{name}.parquet", roles=roles, reads=reads, origin=origin, description=f"labels of the queue {name}"
         )
+        if queue["spec"]["of"] != "traces":
+            numbers = {"rows": [int(item["item"]) for item in kept]} if queue["spec"]["of"] == "rows" else {"keys": [item["item"] for item in kept]}
+            await self.ws.govern.derive(who, made["ref"], {queue["spec"]["source"]: numbers}, why=f"those that were labelled in the queue {name}")
         return {**made, "labelled": len(kept), "left_out": len(items) - len(kept), "tied": tied}
 
     async def _releases(self, who: Principal, items: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from everloop.build.tabular.table import dataset_of, labelled, name_of, need_task, targets
+from everloop.build.tabular.table import data_of, labelled, name_of, need_task, targets
 from everloop.core.errors import BadInput
 from everloop.core.labels import label
 
@@ -24,9 +24,10 @@ def split(step: Any) -> dict[str, Any]:
     model is judged on rows that it or its predecessor learnt from. BadInput where a side would lack a class that training needs.
     """
     data = step.client.data
-    asset = data.get(dataset_of(step))
+    ref, asset = data_of(step)
     roles, task = need_task(asset)
-    frame = labelled(data.frame(asset["ref"]), roles["target"], task["task"])
+    whole = data.frame(ref)
+    frame = labelled(whole, roles["target"], task["task"])
     share, by, why = float(step.params.get("holdout") or HOLDOUT), str(step.params.get("order") or "auto"), ""
     if not 0.05 <= share <= 0.5:
         raise BadInput(f"holdout is {share:g}.", "Give a share from 0.05 to 0.5.")
@@ -34,16 +35,26 @@ def split(step: Any) -> dict[str, Any]:
     if by == "time":
         frame = frame.sort_values(roles["time"], kind="stable")
     held = hashed(frame, roles, task, share, int(step.params.get("seed") or 0)) if by == "hash" else newest(frame, roles, task, share, why)
-    need_both(frame, held, roles, task, asset["ref"])
+    need_both(frame, held, roles, task, ref)
     name = name_of(step)
-    train = data.add(f"{name}-train", frame[~held], roles=roles, reads=[asset["ref"]])["ref"]
-    holdout = data.add(f"{name}-holdout", frame[held], roles=roles, reads=[asset["ref"]])["ref"]
+    train, holdout = parts(step, name, ref, roles, frame, held, len(whole) - len(frame))
     suite = {"task": task["task"], "dataset": holdout, "target": roles["target"], "protected": roles["protected"], "cases": None}
     suite |= {"count": int(held.sum()), "positive": task["positive"], "order": why}
     made = step.client.assets.register("suite", name, suite, reads=[holdout])["ref"]
     step.log(f"{int((~held).sum()):,} rows to train, {int(held.sum()):,} held out, {why}. {task['why']}")
     step.run.log_params({"split": by, "rows_train": int((~held).sum()), "rows_holdout": int(held.sum())})
-    return {"train": train, "holdout": holdout, "suite": made, "order": why, "by": by, "task": task, "dataset": asset["ref"]}
+    return {"train": train, "holdout": holdout, "suite": made, "order": why, "by": by, "task": task, "dataset": ref}
+
+
+def parts(step: Any, name: str, ref: str, roles: Mapping[str, Any], frame: Any, held: Any, unlabelled: int = 0) -> tuple[str, str]:
+    """(training rows, held-out rows) as dataset versions, with lineage row by row: the frame's index says which rows of `ref` they are."""
+    data, declare = step.client.data, step.client.lineage.derives
+    train = data.add(f"{name}-train", frame[~held], roles=roles, reads=[ref])["ref"]
+    holdout = data.add(f"{name}-holdout", frame[held], roles=roles, reads=[ref])["ref"]
+    rest = f", and {unlabelled:,} rows have no label" if unlabelled else ""
+    declare(train, {ref: frame[~held].index}, run=step.run.id, why=f"{int(held.sum()):,} rows are held out in {holdout}{rest}")
+    declare(holdout, {ref: frame[held].index}, run=step.run.id, why=f"{int((~held).sum()):,} rows are learnt from in {train}{rest}")
+    return train, holdout
 
 
 def order_of(frame: Any, roles: Mapping[str, Any], task: Mapping[str, Any], asked: str) -> tuple[str, str]:

@@ -21,6 +21,21 @@ def dataset_of(step: Any) -> str:
     return str(step.params["dataset"])
 
 
+def data_of(step: Any) -> tuple[str, dict[str, Any]]:
+    """(exact reference, with the split where one is named; asset) of the dataset a step works on. Of a split, rows and statistics are its own.
+
+    NotFound for a dataset or a split that is not there.
+    """
+    found = step.client.data.dataset(dataset_of(step))
+    asset = dict(found.asset)
+    if found.part and found.format == "table":
+        from everloop.assets import table_stats
+
+        table = found.arrow()
+        asset["manifest"] = {**asset["manifest"], "rows": table.num_rows, "stats": table_stats.statistics(table)}
+    return found.ref, asset
+
+
 def name_of(step: Any) -> str:
     """The name of model, suite and release; BadInput if the param is missing."""
     if not step.params.get("name"):

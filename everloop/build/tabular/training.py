@@ -109,6 +109,7 @@ def _register(step: Any, model: Any, x: Any, facts: dict[str, Any]) -> dict[str,
     step.run.log_params({"model": facts["chosen"], "features": len(facts["kinds"]), "rows": len(x), "engine": manifest["engine"]})
     step.run.log_metrics({name: one["value"] for name, one in facts["holdout"]["figures"].items()})
     ref = step.client.assets.register("model", name_of(step), manifest, run=step.run.id, reads=[got["train"]])["ref"]
+    step.client.lineage.derives(ref, {got["train"]: x.index}, run=step.run.id, why="the rows it was fitted on")
     step.log(f"{ref}, served by {manifest['engine']}{'' if onnx else ': ' + evidence['why']}")
     return {
         "model": ref,

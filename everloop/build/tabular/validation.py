@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from everloop.build.tabular.leaks import tells_target
-from everloop.build.tabular.table import NUMERIC, dataset_of, feature_kinds, labelled, need_task, targets
+from everloop.build.tabular.table import NUMERIC, data_of, feature_kinds, labelled, need_task, targets
 from everloop.core.errors import BadInput, NotFound
 from everloop.core.limits import FINDINGS_SHOWN, TRAIN_CLASS_ROWS_MIN, TRAIN_ROWS_MIN
 
@@ -54,10 +54,10 @@ def validate(step: Any) -> dict[str, Any]:
 
     Raises BadInput with the first errors in words if there is any; all findings are kept as the run's findings.json.
     """
-    asset = step.client.data.get(dataset_of(step))
+    ref, asset = data_of(step)
     roles, task = need_task(asset)
-    frame = step.client.data.frame(asset["ref"])
-    look = Look(asset["ref"], frame, labelled(frame, roles["target"], task["task"]), asset["manifest"], step.params)
+    frame = step.client.data.frame(ref)
+    look = Look(ref, frame, labelled(frame, roles["target"], task["task"]), asset["manifest"], step.params)
     look_over(look)
     _against_live(step, look)
     counts = {level: sum(f["level"] == level for f in look.findings) for level in LEVELS}
@@ -69,11 +69,11 @@ def validate(step: Any) -> dict[str, Any]:
     if wrong:
         more = f" And {len(wrong) - FINDINGS_SHOWN} more." if len(wrong) > FINDINGS_SHOWN else ""
         raise BadInput(
-            f"{asset['ref']} cannot be learnt from. " + " ".join(f["what"] for f in wrong[:FINDINGS_SHOWN]) + more,
+            f"{ref} cannot be learnt from. " + " ".join(f["what"] for f in wrong[:FINDINGS_SHOWN]) + more,
             " ".join(dict.fromkeys(f["do"] for f in wrong[:FINDINGS_SHOWN])),
             findings=look.findings,
         )
-    return {"dataset": asset["ref"], "left_out": look.left_out, "findings": look.findings, "rows": len(frame), "labelled": len(look.rows)}
+    return {"dataset": ref, "left_out": look.left_out, "findings": look.findings, "rows": len(frame), "labelled": len(look.rows)}
 
 
 def look_over(look: Look) -> Look:

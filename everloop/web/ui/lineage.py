@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
+from everloop.core.refs import cut_part
 from everloop.web.ui import graph
 from everloop.web.ui.page import Page, View
 from everloop.web.ui.spans import messages
@@ -22,6 +23,8 @@ async def lineage(page: Page) -> Response:
         return await _start(page)
     why = await page.ws.govern.why(page.who, ref[:500])
     subject = str(why["subject"])
+    if cut_part(ref)[1]:
+        return await _part(page, ref[:500], why)
     trace = why.get("trace")
     impact: dict[str, Any] = {}
     if trace is None and side != "why" and subject.partition(":")[0] != "trace":
@@ -56,6 +59,28 @@ async def lineage(page: Page) -> Response:
         answers={k: n for k, n in impact.get("answers", {}).items() if n},
         asked=messages(trace["inputs"]) if trace else None,
         answered=messages(trace["outputs"]) if trace else None,
+    )
+
+
+async def _part(page: View, ref: str, why: dict[str, Any]) -> Response:
+    """What some rows or documents of a version reached, and what not."""
+    impact = await page.ws.govern.impact(page.who, ref)
+    own = impact["part"]["versions"]
+    nodes = [n for n in impact["nodes"] if n["ref"] not in own]
+    return await page.render(
+        "lineage_part.html",
+        f"Lineage of {ref}",
+        [("Lineage", "/ui/lineage")],
+        ref=ref,
+        subject=str(why["subject"]),
+        part=impact["part"],
+        noun="document" if impact["part"]["kind"] == "document" else "row",
+        groups={how: [n for n in nodes if n["reach"] == how] for how in ("yes", "may")},
+        left=impact["not_reached"],
+        live=[{**one, "calls": impact["answers"].get(one["release"])} for one in impact["live"]],
+        answers={k: n for k, n in impact["answers"].items() if n},
+        decisions=impact["decisions"],
+        picture=graph.lineage(impact["nodes"], impact["edges"], own[0], page.url) if nodes else None,
     )
 
 
