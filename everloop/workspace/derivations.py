@@ -263,4 +263,5 @@ def _left_out(node: str, reach: Reach, edges: Sequence[Mapping[str, Any]], how: 
         counted = f"it took {one['count']:,} of {one['of']:,}" if one["count"] is not None and one["of"] else "it took nothing of it"
         return f"declared by {one['by']}: {counted} of {one['source']}{', ' + one['why'] if one['why'] else ''}"
     through = list(dict.fromkeys(e["source"] for e in edges if e["target"] == node and how.get(e["source"]) == "no"))
+    through = [source for source in through if not source.startswith("run:")] or through
     return f"it rests only on {', '.join(through[:3])}{' and others' if len(through) > 3 else ''}, not reached either"
