@@ -53,9 +53,11 @@ def write(home: str, acknowledge: Any) -> None:
         while True:
             made = spans(20)
             scores = [{"id": s.span_id, "subject": s.trace_id, "name": "n", "value": 1, "at": 1.0} for s in made]
-            [f.result() for f in store.add("default", made, scores=scores)]
+            told_too = [{"id": s.span_id, "name": "m", "type": "gauge", "series": "s", "at_ns": 1, "value": 1.0} for s in made]
+            [f.result() for f in store.add("default", made, scores=scores, metrics=told_too, logs=[{"id": s.span_id, "at_ns": 1} for s in made])]
             told("spans", *(s.span_id for s in made))
-            told("scores", *(s.span_id for s in made))
+            for what in ("scores", "metrics", "logs"):
+                told(what, *(s.span_id for s in made))
 
     def soon() -> None:
         while True:
@@ -106,13 +108,13 @@ def crash(home: Path, seconds: float, seen: dict[str, set[str]]) -> None:
 def run(home: Path, kills: int) -> dict[str, int]:
     """Kill `kills` times, then compare; answers how much was acknowledged."""
     dice = random.Random(7)
-    seen: dict[str, set[str]] = {what: set() for what in ("spans", "scores", "predictions", "records", "objects")}
+    seen: dict[str, set[str]] = {what: set() for what in ("spans", "scores", "predictions", "metrics", "logs", "records", "objects")}
     for _ in range(kills):
         crash(home, dice.uniform(0.0, 0.4), seen)
     store, records, objects = Telemetry(home, fsync=False).open(), Records.at(home).open(), Objects(home / "objects")
     try:
         store.flush_sync(120)
-        for table, column in (("spans", "span_id"), ("scores", "id"), ("predictions", "prediction_id")):
+        for table, column in (("spans", "span_id"), ("scores", "id"), ("predictions", "prediction_id"), ("metrics", "id"), ("logs", "id")):
             rows = [r[0] for r in store.query_sync(lambda con, t=table, c=column: con.execute(f"SELECT {c} FROM {t}").fetchall())]
             assert len(rows) == len(set(rows)), f"{table}: something is there twice"
             assert not seen[table] - set(rows), f"{table}: {len(seen[table] - set(rows))} of {len(seen[table])} lost"

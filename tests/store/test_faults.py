@@ -68,6 +68,11 @@ def test_a_full_disk_refuses_writes_goes_on_reading_and_recovers(small: Path) ->
             assert "full" in body["detail"] and "Free some space" in body["hint"] and answer.headers["retry-after"]
 
         refused(client.post("/api/v1/objects", content=os.urandom(3_000_000)))
+        records = {"resourceLogs": [{"scopeLogs": [{"logRecords": [{"body": {"stringValue": "y" * 100_000}}]}]}]}
+        exported = client.post("/v1/logs", json=records)
+        assert (
+            exported.status_code == 503 and exported.headers["retry-after"] and "full" in exported.json()["message"]
+        )  # exporters never try 507 again
         refused(client.post("/api/v1/scores", json={"subject": "0" * 32, "name": "thumbs", "value": 1, "why": "y" * 100_000}))
         body = b"note,label\n" + b"some words,1\n" * 200_000
         refused(client.post("/api/v1/datasets", data={"name": "full"}, files={"file": ("a.csv", body)}))
