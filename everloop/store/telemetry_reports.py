@@ -29,24 +29,24 @@ def breakdown(con: Any, project: str, by: str, wanted: Filter, limit: int) -> li
     where, values = wanted.where()
     quantiles = f"quantile_cont(ms, {list(QUANTILES)})"
     if by in ("model", "provider"):
+        streams = con.execute("SELECT 1 FROM traces WHERE project = ? AND first_token_ms IS NOT NULL LIMIT 1", [project]).fetchone()
+        first = (
+            f"try_cast(regexp_extract(attributes, '{FIRST_TOKEN}', 1) AS DOUBLE) * 1000" if streams else "NULL::DOUBLE"
+        )  # attributes are much to read
         calls = f"""SELECT "{by}" AS key, trace_id, (end_ns - start_ns) / 1e6 AS ms, status, false AS blocked, false AS flagged, tokens_in, tokens_out,
-                   cost, CASE WHEN contains(attributes, 'time_to_first_chunk')
-                     THEN try_cast(regexp_extract(attributes, ?, 1) AS DOUBLE) * 1000 END AS first_ms,
-                   row_number() OVER (PARTITION BY trace_id, "{by}" ORDER BY start_ns, span_id) = 1 AS once
-                   FROM spans WHERE project = ? AND model IS NOT NULL AND NOT rolled AND {where}"""
-        given = [FIRST_TOKEN, project, *values]
+                   cost, {first} AS first_ms FROM spans WHERE project = ? AND model IS NOT NULL AND NOT rolled AND {where}"""
     else:
         took = "call_ns" if by in _CALL or wanted.endpoint or wanted.release else "end_ns - start_ns"
         calls = f"""SELECT "{by}" AS key, trace_id, ({took}) / 1e6 AS ms, status, blocked, flagged, tokens_in, tokens_out, cost,
-                   first_token_ms AS first_ms, true AS once FROM traces WHERE project = ? AND {where}"""
-        given = [project, *values]
+                   first_token_ms AS first_ms FROM traces WHERE project = ? AND {where}"""
     rows = con.execute(
         f"""WITH calls AS ({calls}),
             thumbs AS (SELECT trace_id, arg_max(value, ROW("at", id)) AS thumb FROM scores WHERE project = ? AND name = 'thumbs' GROUP BY trace_id)
             SELECT key, count(*), count(*) FILTER (status = 'error'), count(*) FILTER (blocked), count(*) FILTER (flagged), {quantiles},
-              median(first_ms), sum(tokens_in), sum(tokens_out), sum(cost), count(*) FILTER (thumb > 0), count(*) FILTER (thumb < 0)
-            FROM calls LEFT JOIN thumbs ON once AND thumbs.trace_id = calls.trace_id GROUP BY key ORDER BY count(*) DESC, key NULLS LAST LIMIT ?""",
-        [*given, project, limit],
+              median(first_ms), sum(tokens_in), sum(tokens_out), sum(cost), count(DISTINCT calls.trace_id) FILTER (thumb > 0),
+              count(DISTINCT calls.trace_id) FILTER (thumb < 0)
+            FROM calls LEFT JOIN thumbs ON thumbs.trace_id = calls.trace_id GROUP BY key ORDER BY count(*) DESC, key NULLS LAST LIMIT ?""",
+        [project, *values, project, limit],
     ).fetchall()
     return [_figures(row) for row in rows]
 
