@@ -63,6 +63,7 @@ def register(app: typer.Typer) -> None:
 
 
 def list_traces(
+    query: str = typer.Argument("", help='A filter line, e.g.: endpoint:tutor status:error ms>2000 score.thumbs<0 "free text"'),
     endpoint: str = trace_actions.ENDPOINT,
     status: str = trace_actions.STATUS,
     release: str = trace_actions.RELEASE,
@@ -77,7 +78,7 @@ def list_traces(
 ) -> None:
     """List traces, newest first."""
     filters = {"endpoint": endpoint, "status": status, "release": release, "user": user, "session": session, "since": since, "until": until}
-    _list({**filters, "text": text or ""}, limit, cursor, as_json)
+    _list({**filters, "query": query or None, "text": text or ""}, limit, cursor, as_json)
 
 
 def search(

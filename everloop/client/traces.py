@@ -19,7 +19,8 @@ class Traces:
         self._http = http
 
     def list(self, limit: int = 100, cursor: str | None = None, **filters: Any) -> dict[str, Any]:
-        """A page of traces, newest first: {"items", "next"}. Filters: endpoint, status, release, user, session, since, until, text."""
+        """A page of traces, newest first: {"items", "next"}. Filters: endpoint, status, release, user, session, since, until, text, and `query`, a filter
+        line such as 'endpoint:tutor status:error ms>2000 score.thumbs<0 "free text"'."""
         params = {key: value for key, value in {"limit": limit, "cursor": cursor, **filters}.items() if value is not None}
         return self._http.get("/api/v1/traces", params=params)
 

@@ -441,3 +441,13 @@ OTEL_BUCKETS = 2_000
 """Times in one series of a metric at most."""
 TRACE_LOGS = 5_000
 """Log records that a trace is shown with at most, the oldest."""
+SAVED_VIEWS = 200
+"""Saved views of the table of traces that a project may have."""
+VIEW_CHARS = 4_000
+"""Characters of a saved view's query."""
+TRACE_BUCKETS = 80
+"""Bars of the histogram over the table of traces at most."""
+COMPLETIONS = 12
+"""What the filter line of traces offers at once."""
+TAIL_ROWS = 200
+"""Rows that a live tail keeps on the page."""

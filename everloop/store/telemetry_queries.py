@@ -22,7 +22,7 @@ OUTCOMES = ("blocked", "refused")
 @dataclass(frozen=True)
 class Filter:
     """Which traces: all given parts must hold. Times are epoch seconds of the start; `traces` are ids, from a text search. `status` is ok, error or
-    unset, or an outcome: blocked (by a guardrail) or refused (by the engine)."""
+    unset, or an outcome: blocked (by a guardrail) or refused (by the engine). `lines` are conditions on `trace_id` (see telemetry_lines)."""
 
     endpoint: str | None = None
     release: str | None = None
@@ -32,6 +32,7 @@ class Filter:
     since: float | None = None
     until: float | None = None
     traces: Sequence[str] | None = None
+    lines: Sequence[tuple[str, list[Any]]] = ()
 
     def where(self) -> tuple[str, list[Any]]:
         """The condition in SQL on columns of the table `traces`, and its parameters. On `spans` it holds too, but for outcomes."""
@@ -50,6 +51,9 @@ class Filter:
         if self.traces is not None:
             parts.append("trace_id IN (SELECT unnest(?::VARCHAR[]))")
             values.append(list(self.traces))
+        for condition, more in self.lines:
+            parts.append(condition)
+            values += more
         return " AND ".join(["true", *parts]), values
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from everloop.store import genai_events
 from everloop.store import telemetry_otel as otel
 from everloop.store import telemetry_queries as queries
 from everloop.store.frames import TRACE_ID, trace_of
+from everloop.workspace.trace_lines import select
 
 if TYPE_CHECKING:
     from everloop.store.telemetry_archive import Part
@@ -65,11 +65,13 @@ class Traces:
         since: float | None = None,
         until: float | None = None,
         text: str = "",
+        query: str = "",
         traces: Sequence[str] | None = None,
         limit: int = PAGE_ROWS,
         cursor: str | None = None,
     ) -> dict[str, Any]:
-        """Traces, newest first. `text` searches inputs and outputs: all words must occur, "quoted words" as a phrase; `traces` leaves these alone.
+        """Traces, newest first. `text` searches inputs and outputs: all words must occur, "quoted words" as a phrase; `query` is a filter
+        line (assets/trace_query); `traces` leaves these alone.
 
         Archived traces are listed like others, where the range of time reaches them.
         """
@@ -77,10 +79,10 @@ class Traces:
         if not 1 <= limit <= PAGE_ROWS_MAX:
             raise BadInput(f"A page has 1 to {PAGE_ROWS_MAX} rows, not {limit}.")
         telemetry = self.ws.telemetry
-        found = await asyncio.to_thread(telemetry.search, who.project, text) if text.strip() else None
+        found, lines = await select(telemetry, who.project, query, text)
         if traces is not None:
             found = list(traces) if found is None else [one for one in found if one in set(traces)]
-        wanted = queries.Filter(endpoint, release, status, user, session, since, until, found)
+        wanted = queries.Filter(endpoint, release, status, user, session, since, until, found, lines)
 
         def work(con: Any) -> dict[str, Any]:
             return queries.list_traces(con, who.project, wanted, limit, cursor)

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from everloop.workspace.runs import Runs
     from everloop.workspace.tail import Tail
     from everloop.workspace.trace_infos import TraceInfos
+    from everloop.workspace.trace_lines import TraceLines
     from everloop.workspace.traces import Traces
     from everloop.workspace.uploads import Uploads
     from everloop.workspace.webhooks import Webhooks
@@ -225,6 +226,13 @@ class Workspace:
         from everloop.workspace.labels import Labels
 
         return Labels(self)
+
+    @cached_property
+    def trace_lines(self) -> TraceLines:
+        """The filter line of traces, its histogram and completion; saved views."""
+        from everloop.workspace.trace_lines import TraceLines
+
+        return TraceLines(self)
 
     @cached_property
     def imports(self) -> Imports:

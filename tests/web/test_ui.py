@@ -125,8 +125,11 @@ def crawl(client: TestClient, headers: dict[str, str], most: int = 600) -> dict[
         for link in links(answer.text):
             parts = urlsplit(link)
             assert not parts.netloc, f"{address} links to another origin: {link}"
-            variant = "?" in address and "?" in link and parts.path == urlsplit(address).path == "/ui/runs"  # columns, pins and orders multiply
-            once = variant or ("range=" in link and address != "/ui")
+            variant = (
+                "?" in address and "?" in link and parts.path == urlsplit(address).path in ("/ui/runs", "/ui/traces")
+            )  # columns, pins and orders multiply
+            narrowed = ("since=" in link and address != "/ui/traces") or ("q=" in link and "q=" in address)  # filters and bars multiply
+            once = variant or narrowed or ("range=" in link and address != "/ui")
             if link not in seen and not once:
                 seen.add(link)
                 waiting.append(link)

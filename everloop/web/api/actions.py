@@ -14,7 +14,7 @@ from everloop.core.errors import BadInput
 from everloop.web.deps import Who, Ws
 
 router = APIRouter(prefix="/api/v1", tags=["traces"])
-FILTERS = ("endpoint", "status", "release", "user", "session", "since", "until", "text")
+FILTERS = ("endpoint", "status", "release", "user", "session", "since", "until", "text", "query")
 SELECTION = ("traces", "score", "limit", *FILTERS)
 QUIET_LOOKS = 20
 """Looks without a trace after which a comment keeps the stream open."""

@@ -16,20 +16,20 @@ from everloop.workspace.exports import Export
 
 router = APIRouter(prefix="/api/v1", tags=["traces"])
 PIECE = 1 << 18
-WORDS = ("format", "of", "level", "score", "limit", "traces", "endpoint", "status", "release", "user", "session", "since", "until", "text")
+WORDS = ("format", "of", "level", "score", "limit", "traces", "endpoint", "status", "release", "user", "session", "since", "until", "text", "query")
 
 
 @router.get("/exports/traces")
 async def export(who: Who, ws: Ws, request: Request) -> StreamingResponse:
     """Traces as a file: format (csv, jsonl, parquet, openai-evals, openai-eval-items, fine-tuning), of (traces, spans, predictions), level, score, limit,
     and the filters of /traces. The headers x-everloop-exported and x-everloop-left-out say how many, and why not others."""
-    return _file(await ws.exports.traces(who, **_asked(dict(request.query_params))))
+    return answer(await ws.exports.traces(who, **_asked(dict(request.query_params))))
 
 
 @router.post("/exports/traces")
 async def export_chosen(who: Who, ws: Ws, body: dict[str, Any] = Body()) -> StreamingResponse:
     """The same, asked in a body: {"format"?, "traces": [ids]?, and filters}."""
-    return _file(await ws.exports.traces(who, **_asked(body)))
+    return answer(await ws.exports.traces(who, **_asked(body)))
 
 
 def _asked(given: dict[str, Any]) -> dict[str, Any]:
@@ -52,7 +52,8 @@ def _asked(given: dict[str, Any]) -> dict[str, Any]:
     return asked
 
 
-def _file(export: Export) -> StreamingResponse:
+def answer(export: Export) -> StreamingResponse:
+    """A made export as a download."""
     headers = {
         "content-disposition": f'attachment; filename="{export.name}"',
         "content-length": str(export.size),

@@ -26,10 +26,12 @@ async def list_traces(
     since: str | None = None,
     until: str | None = None,
     text: str = "",
+    query: str = "",
     limit: int = 100,
     cursor: str | None = None,
 ) -> dict[str, Any]:
-    """Traces, newest first; since and until are ISO 8601 or epoch seconds, text searches inputs and outputs."""
+    """Traces, newest first; since and until are ISO 8601 or epoch seconds, text searches inputs and outputs, query is a filter
+    line such as: endpoint:tutor status:error ms>2000 score.thumbs<0 "free text"."""
     return await ws.traces.list(
         who,
         endpoint=endpoint,
@@ -40,6 +42,7 @@ async def list_traces(
         since=_time(since),
         until=_time(until),
         text=text,
+        query=query,
         limit=limit,
         cursor=cursor,
     )

@@ -1,7 +1,8 @@
-"""Traces: the list, and one interaction as a tree of spans with all that was said, found, checked and scored."""
+"""A trace: one interaction as a tree of spans with all that was said, found, checked and scored."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -14,32 +15,18 @@ from everloop.web.ui.messages import messages
 from everloop.web.ui.page import Page
 
 router = APIRouter(include_in_schema=False)
-rights = {"call": ("POST /ui/traces/{trace_id}/feedback",)}
+rights = {"call": ("POST /ui/traces/{trace_id}/feedback", "POST /ui/traces/{trace_id}/score")}
 """Who may use which route: see web/rights.py."""
-SHOWN = 50
-"""Traces on a page."""
 ROWS = 25
 """Predictions of a trace on a page."""
-FILTERS = ("endpoint", "release", "status", "user", "session")
-
-
-@router.get("/ui/traces")
-async def traces(page: Page) -> Response:
-    """Traces, newest first, by endpoint, status, words, release, user, session and time."""
-    ws, who = page.ws, page.who
-    wanted: dict[str, Any] = {name: page.word(name) for name in FILTERS}
-    text = page.word("text") or ""
-    found = await ws.traces.list(who, **wanted, since=page.range.since, until=page.range.until, text=text, limit=SHOWN, cursor=page.word("cursor"))
-    names = [e["name"] for e in (await ws.endpoints.list(who))["items"]]
-    rows = [{**t, "asked": tree.preview(t["inputs"]), "answered": tree.preview(t["outputs"])} for t in found["items"]]
-    filtered = bool(text or any(wanted.values()) or page.range.key != "all")
-    return await page.render("traces.html", "Traces", traces=rows, next=found["next"], endpoints=names, filtered=filtered)
 
 
 @router.get("/ui/traces/{trace_id}")
 async def trace(page: Page, trace_id: str) -> Response:
     """One trace."""
+    line = page.word("q") or ""
     found = await page.ws.traces.get(page.who, trace_id)
+    beside = await page.ws.trace_lines.neighbours(page.who, trace_id, line, page.range.since, page.range.until)
     rows = tree.rows(found["spans"])
     head = rows[0]["span"] if rows else {}
     first = max(0, int(page.word("row") or 0) // ROWS * ROWS) if (page.word("row") or "0").isdigit() else 0
@@ -52,6 +39,9 @@ async def trace(page: Page, trace_id: str) -> Response:
         f"Trace {trace_id[:12]}",
         [("Traces", "/ui/traces")],
         trace=found,
+        line=line,
+        beside=beside,
+        scripts=["traces.js"],
         rows=rows,
         head=head,
         outcome=_outcome(head),
@@ -89,3 +79,27 @@ async def feedback(page: Page, request: Request, trace_id: str) -> Response:
         raise BadInput(f"The reason is {len(why)} characters long; at most {REASON_CHARS} are allowed.")
     await page.ws.traces.feedback(page.who, trace_id, int(value), why=why)
     return page.back(f"/ui/traces/{trace_id}", done="feedback")
+
+
+@router.post("/ui/traces/{trace_id}/score")
+async def score(page: Page, request: Request, trace_id: str) -> Response:
+    """A score by name: a number where the value is one, else a word."""
+    form = await request.form()
+    check_csrf(request, form)
+    name, value, why = (str(form.get(key, "")).strip() for key in ("name", "value", "why"))
+    if not name or not value:
+        raise BadInput("A score needs a name and a value.", "For example: helpful and 4, or tone and friendly.")
+    if max(len(name), len(value), len(why)) > REASON_CHARS:
+        raise BadInput(f"A part of the score is longer than {REASON_CHARS} characters.")
+    await page.ws.traces.get(page.who.reading(), trace_id)
+    await page.ws.traces.add_scores(page.who, [{"subject": trace_id, "name": name, "value": _value(value), "source": "user", "why": why}])
+    await page.ws.telemetry.flush()
+    return page.back(f"/ui/traces/{trace_id}", q=page.word("q"), done="score")
+
+
+def _value(text: str) -> float | str:
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return number if math.isfinite(number) else text
