@@ -70,8 +70,10 @@ def sync(everything: bool = typer.Option(False, "--all", help="Also what was mea
     for one in done["refused"]:
         typer.echo(f"refused: run {one['run']}: {one['why']} (kept in {one['file']})", err=True)
     for one in done["elsewhere"]:
-        typer.echo(f"not here: run {one['run']}; it waits in {one['file']}: sync with the key of its project, or remove the file", err=True)
-    typer.echo(f"{len(done['runs'])} runs sent, {done['messages']} messages" if done["runs"] else "Nothing waits to be sent.")
+        what = f"run {one['run']}" if one["run"] else "spans"
+        typer.echo(f"not here: {what}; it waits in {one['file']}: sync with the key of its project, or remove the file", err=True)
+    sent = f"{len(done['runs'])} runs sent, {done['messages']} messages; {done['spans']} spans"
+    typer.echo(sent if done["runs"] or done["spans"] else "Nothing waits to be sent.")
     if done["refused"] or done["elsewhere"]:
         raise typer.Exit(1)
 

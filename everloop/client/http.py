@@ -132,6 +132,11 @@ class Http:
             raise error_of(status, told.get("content-type", ""), data)
         return told, iter([data])
 
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What goes with every request: the key, the project."""
+        return self._headers
+
     def close(self) -> None:
         """Close the connections."""
         if isinstance(self._transport, Pool):

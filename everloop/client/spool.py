@@ -1,17 +1,20 @@
-"""The spool: what a run logs lies in an append-only file of the user's state folder before it is sent, so that no end of the program loses it.
+"""The spool: what a run logs and what `el.trace` records lies in an append-only file of the user's state folder before it is sent, so that no end of
+the program loses it.
 
-One line a message: its kind (create, log, patch, artifact) and JSON, as it will be sent. Beside it stands how far sending has come. The file of a run that
-ended well and is sent whole is removed; any other is sent by the next program that starts a run with the same server, or by `everloop sync`; one that was
-logged offline by `everloop sync` alone, for only its user knows where it belongs. Sending a line twice changes nothing: points that are there already are not
-counted again, params, tags and files are set to what they are.
+One line a message: its kind (create, log, patch, artifact, span) and JSON, as it will be sent. Beside it stands how far sending has come. The file of a run that
+ended well and is sent whole is removed; any other is sent by the next program that logs to the same server, or by `everloop sync`; one that was
+logged offline by `everloop sync` alone, for only its user knows where it belongs. Spans name no project, so theirs is sent only with the key that they were meant to go
+with. Sending a line twice changes nothing: points and spans that are there already are not counted again, params, tags and files are set to what they are.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +23,9 @@ from urllib.parse import quote
 
 from everloop.core.errors import Conflict, EverloopError, NotFound
 
-CREATE, LOG, PATCH, ARTIFACT = b"C", b"L", b"P", b"A"
+CREATE, LOG, PATCH, ARTIFACT, SPAN = b"C", b"L", b"P", b"A", b"S"
+SPANS = 512
+"""Spans in one request."""
 SUFFIX = ".spool"
 NEW_SECONDS = 60.0
 """An empty spool that is younger may be one that a program is making right now."""
@@ -39,7 +44,8 @@ def refused(problem: BaseException) -> bool:
 
 
 class Spool:
-    """One run's file. `head` is its first line: {"server", "id"}. BlockingIOError where a living program has it."""
+    """One run's file, or one of spans. `head` is its first line: {"server", "id"}, of spans {"server", "sender", "resource"}. BlockingIOError where a
+    living program has it."""
 
     def __init__(self, path: Path, head: dict[str, Any] | None = None) -> None:
         import orjson
@@ -60,6 +66,7 @@ class Spool:
         self.head: dict[str, Any] = orjson.loads(first) if first.endswith(b"\n") else {}
         done = os.pread(self._mark, 20, 0)
         self.offset = int(done) if done.isdigit() else len(first)
+        self.sent = 0
 
     def add(self, kind: bytes, body: bytes) -> None:
         """Append one message. It outlives the program from here on."""
@@ -80,11 +87,15 @@ class Spool:
     def send(self, http: Any) -> int:
         """Send what waits, in order; how many messages. Stops at the first that cannot be sent, and raises why."""
         count = 0
-        for kind, body, end in self._waiting():
-            self._send(http, kind, body)
+        for kind, bodies, end in self._batches():
+            if kind == SPAN:
+                self._send_spans(http, bodies)
+            else:
+                self._send(http, kind, bodies[0])
             self.offset = end
             os.pwrite(self._mark, b"%020d" % end, 0)
-            count += 1
+            count += len(bodies)
+            self.sent += len(bodies)
         return count
 
     @property
@@ -112,13 +123,47 @@ class Spool:
         """Keep the file under another name: the server refuses it for good."""
         return self.path.rename(self.path.with_suffix(".refused"))
 
+    def _batches(self) -> Iterator[tuple[bytes, list[bytes], int]]:
+        """What waits, in order, as (kind, messages, where they end): spans together, all else one at a time."""
+        spans: list[bytes] = []
+        after = self.offset
+        for kind, body, end in self._waiting():
+            if kind == SPAN:
+                spans.append(body)
+                after = end
+            if spans and (kind != SPAN or len(spans) == SPANS):
+                yield SPAN, spans, after
+                spans = []
+            if kind != SPAN:
+                yield kind, [body], end
+        if spans:
+            yield SPAN, spans, after
+
     def _waiting(self) -> Iterator[tuple[bytes, bytes, int]]:
+        at = self.offset
         while True:
-            self._reader.seek(self.offset)
+            self._reader.seek(at)
             line = self._reader.readline()
             if not line.endswith(b"\n"):  # nothing, or one that is being written (or was, when the program was killed)
                 return
-            yield line[:1], line[1:-1], self.offset + len(line)
+            at += len(line)
+            yield line[:1], line[1:-1], at
+
+    def _send_spans(self, http: Any, spans: list[bytes]) -> None:
+        """Spans in OTLP's JSON. What the server refuses for good goes into a file beside, so that it does not hold up the others; raises what it may take later."""
+        import orjson
+
+        about = orjson.dumps({"attributes": self.head.get("resource") or []})
+        body = b'{"resourceSpans":[{"resource":%b,"scopeSpans":[{"scope":{"name":"everloop"},"spans":[%b]}]}]}' % (about, b",".join(spans))
+        try:
+            http.request("POST", "/v1/traces", data=body, headers={"content-type": "application/json"})
+        except EverloopError as problem:
+            if not refused(problem):
+                raise
+            aside = self.path.with_suffix(".refused")
+            with aside.open("ab") as file:
+                file.write(b"".join(span + b"\n" for span in spans))
+            print(f"everloop: {len(spans)} spans were refused, and are kept in {aside}: {problem}", file=sys.stderr)
 
     def _send(self, http: Any, kind: bytes, body: bytes) -> None:
         import orjson
@@ -142,6 +187,12 @@ class Spool:
             copy.unlink()
 
 
+def sender_of(http: Any) -> str:
+    """Who sends: a mark of the key and the project that go with each request, from which neither can be read."""
+    told = {name.lower(): value for name, value in http.headers.items()}
+    return hashlib.sha256("\n".join(told.get(name, "") for name in ("authorization", "x-everloop-project")).encode()).hexdigest()[:16]
+
+
 def leftovers(server: str | None = None, offline: bool = True) -> Iterator[Spool]:
     """Spools that no living program has, oldest first: those for `server`, or all; `offline` ones are for any. The caller closes each."""
     for path in sorted(folder().glob(f"*{SUFFIX}"), key=lambda p: p.stat().st_mtime if p.exists() else 0.0):
@@ -158,13 +209,16 @@ def leftovers(server: str | None = None, offline: bool = True) -> Iterator[Spool
 
 
 def sync(http: Any, everything: bool = False, offline: bool = True) -> dict[str, Any]:
-    """Send all leftovers of this server (with `everything`, of any; with `offline`, what was meant for none yet): {"runs", "messages", "refused":
-    [{"run", "file", "why"}], "elsewhere": [the same]}. Raises where it does not answer.
+    """Send all leftovers of this server (with `everything`, of any; with `offline`, what was meant for none yet): {"runs", "spans" (how many), "messages",
+    "refused": [{"run", "file", "why"}], "elsewhere": [the same]}. Raises where it does not answer.
 
     A run that the server does not find may be another project's: its file stays, for whoever signs in there.
     """
-    found: dict[str, Any] = {"runs": [], "messages": 0, "refused": [], "elsewhere": []}
+    found: dict[str, Any] = {"runs": [], "spans": 0, "messages": 0, "refused": [], "elsewhere": []}
     for spool in leftovers(None if everything else http.url, offline):
+        if "sender" in spool.head:
+            _sync_spans(http, spool, everything, found)
+            continue
         try:
             found["messages"] += spool.send(http)
             found["runs"].append(spool.head["id"])
@@ -180,6 +234,23 @@ def sync(http: Any, everything: bool = False, offline: bool = True) -> dict[str,
                 raise
             found["refused"].append({"run": spool.head["id"], "file": str(kept), "why": str(problem)})
     return found
+
+
+def _sync_spans(http: Any, spool: Spool, everything: bool, found: dict[str, Any]) -> None:
+    """Send the spans that a program left, where they were meant to go with this key (or the user says: all)."""
+    if not everything and spool.head["sender"] != sender_of(http):
+        if not spool.empty:
+            found["elsewhere"].append(
+                {"run": None, "file": str(spool.path), "why": "Its spans were to be sent with another key or to another project."}
+            )
+        spool.close()
+        return
+    try:
+        found["spans"] += spool.send(http)
+    except BaseException:
+        spool.close()
+        raise
+    spool.close(remove=True)
 
 
 def _write(fd: int, data: bytes) -> None:

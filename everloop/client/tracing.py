@@ -6,8 +6,8 @@
     with el.trace("look up", kind="RETRIEVER", session="s-1", user="u-7") as span:
         span.outputs = search(question)
 
-Spans nest by context (also across `await`); a span that ends is queued, and a thread sends what has gathered. Sending again is harmless: the
-server joins spans by their ids. `span.traceparent` (W3C Trace Context) carries a trace to another process, `parent=` takes it up there.
+Spans nest by context (also across `await`); a span that ends is written to a spool on disk (client/spool.py), and a thread sends what has gathered: what a program
+that was killed had not sent, the next one with the same key sends. Sending again is harmless: the server joins spans by their ids. `span.traceparent` (W3C Trace Context) carries a trace to another process, `parent=` takes it up there.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, TypeVar, overload
 
+from everloop.client import spool as spools
 from everloop.core.errors import BadInput, EverloopError
 
 FLUSH_SECONDS = 0.5
 """How long an ended span waits at most before it is sent."""
-BATCH = 512
-"""Spans in one request."""
-WAITING = 50_000
-"""Spans that wait in memory while the server is away; what comes beyond is dropped, counted and told."""
+WAITING_BYTES = 1024 * 1024 * 1024
+"""Bytes of spans that wait on disk while the server is away; what comes beyond is dropped, counted and told."""
+ROLL_BYTES = 16 * 1024 * 1024
+"""A spool of which so much is sent makes room for a new one."""
 EXIT_SECONDS = 15.0
 """How long the end of a program waits for the server."""
 KEPT_ITEMS = 1_000
@@ -307,69 +308,120 @@ def _arguments(signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict
 
 
 class Sender:
-    """Ended spans on their way to one server."""
+    """Ended spans on their way to one server: each lies in a spool on disk when `add` returns, so that not even a kill loses it."""
 
     def __init__(self, http: Any) -> None:
         self._http = http
+        self._begin()
+
+    def _begin(self) -> None:
         self._lock, self._sending, self._wake = threading.RLock(), threading.Lock(), threading.Event()
-        self._spans: list[dict[str, Any]] = []
-        self._dropped = 0
+        self._spool: spools.Spool | None = None
+        self._rolled: list[spools.Spool] = []
+        self._added = self._done = self._dropped = 0
         self._thread: threading.Thread | None = None
-        self._process = os.getpid()
 
     def add(self, span: LiveSpan) -> None:
-        """Queue a span as OTLP's JSON; returns at once."""
-        encoded = _otlp(span)
+        """Keep a span as OTLP's JSON; returns at once, and never raises for the disk's sake: what it does not take is counted and told."""
+        import orjson
+
+        encoded = orjson.dumps(_otlp(span))
         with self._lock:
-            if self._process != os.getpid():  # a forked child: its parent sends what it had
-                self._process, self._thread, self._spans, self._sending = os.getpid(), None, [], threading.Lock()
-            if len(self._spans) >= WAITING:
+            try:
+                spool = self._spool or self._open()
+                if spool.size > WAITING_BYTES:
+                    raise OSError(f"{WAITING_BYTES >> 20} MB of spans wait for the server")
+                spool.add(spools.SPAN, encoded)
+            except OSError as problem:
                 self._dropped += 1
                 if self._dropped == 1:
-                    print(f"everloop: {WAITING} spans wait for the server; newer ones are dropped until it answers.", file=sys.stderr)
+                    print(f"everloop: spans are not kept: {problem}. Newer ones are dropped until that is over.", file=sys.stderr)
                 return
-            self._spans.append(encoded)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._loop, name="everloop-traces", daemon=True)
-                self._thread.start()
-            if len(self._spans) >= BATCH:
+            self._added += 1
+            if self._left() >= spools.SPANS:
                 self._wake.set()
 
     def flush(self, until: float) -> int:
-        """Send what is queued, trying again until the monotonic time `until`; how many spans are left."""
+        """Send what is queued, trying again until the monotonic time `until`; how many spans are left (they stay in the spool)."""
         while True:
             try:
                 self._send()
-                return len(self._spans)
-            except EverloopError as problem:
+                return self._left()
+            except (EverloopError, OSError) as problem:
+                left = self._left()
                 if time.monotonic() > until:
-                    print(f"everloop: {problem} {len(self._spans)} spans were not sent.", file=sys.stderr)
-                    return len(self._spans)
+                    print(f"everloop: {problem} {left} spans were not sent; they wait in {self._spool and self._spool.path}.", file=sys.stderr)
+                    return left
                 time.sleep(0.2)
 
+    def close(self, until: float) -> None:
+        """Flush at the end of a program; a spool that is sent whole is removed."""
+        if self.flush(until) == 0 and self._spool is not None:
+            with self._sending, self._lock:
+                if self._spool is not None and self._spool.empty:
+                    self._done += self._spool.sent
+                    self._spool.close(remove=True)
+                    self._spool = None
+
+    def after_fork(self) -> None:
+        """In a child: what the parent had is the parent's to send, and the child's hold on its files would keep others from them."""
+        for one in (self._spool, *self._rolled):
+            if one is not None:
+                one.close()
+        self._begin()
+
+    def _left(self) -> int:
+        """Spans that are not sent yet."""
+        with self._lock:
+            return self._added - self._done - sum(one.sent for one in (self._spool, *self._rolled) if one is not None)
+
+    def _open(self) -> spools.Spool:
+        place = spools.folder()
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        head = {"server": self._http.url, "sender": spools.sender_of(self._http), "resource": _RESOURCE}
+        self._spool = spools.Spool(place / f"spans-{os.getpid()}-{os.urandom(4).hex()}{spools.SUFFIX}", head)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._loop, name="everloop-traces", daemon=True)
+            self._thread.start()
+        return self._spool
+
     def _loop(self) -> None:
+        leftovers = True
         while True:
             self._wake.wait(FLUSH_SECONDS)
             self._wake.clear()
             try:
                 self._send()
-            except EverloopError:
+                if leftovers:
+                    spools.sync(self._http, offline=False)
+                    leftovers = False
+            except (EverloopError, OSError):
                 time.sleep(1.0)  # they stay queued; the exit tells of what is left
 
     def _send(self) -> None:
-        """All batches, in turn; raises what the server says where it may take them later. What it refuses for good is told and dropped."""
+        """All that waits, in turn; raises what the server says where it may take it later."""
         with self._sending:
-            while batch := self._spans[:BATCH]:
-                body = {"resourceSpans": [{"resource": {"attributes": _RESOURCE}, "scopeSpans": [{"scope": {"name": "everloop"}, "spans": batch}]}]}
-                try:
-                    self._http.post("/v1/traces", json=body)
-                except EverloopError as problem:
-                    if problem.status >= 500 or problem.status == 429:
-                        raise
-                    print(f"everloop: {len(batch)} spans were refused: {problem}", file=sys.stderr)
+            spool = self._spool
+            if spool is None:
+                return
+            if spool.offset > ROLL_BYTES:  # what is sent need not lie there for ever: go on in a new file
                 with self._lock:
-                    del self._spans[: len(batch)]
-                    self._dropped = 0
+                    self._rolled.append(spool)
+                    spool = self._open()
+            for old in list(self._rolled):
+                old.send(self._http)
+                with self._lock:
+                    self._done += old.sent
+                    self._rolled.remove(old)
+                old.close(remove=True)
+            spool.send(self._http)
+            self._dropped = 0
+
+
+def _finish() -> None:
+    until = time.monotonic() + EXIT_SECONDS
+    for sender in list(_senders.values()):
+        sender.close(until)
 
 
 _senders: dict[Any, Sender] = {}
@@ -385,7 +437,8 @@ def _sender(client: Any) -> Sender:
     sender = _senders.get(http)
     if sender is None:
         if not _senders:
-            atexit.register(flush)
+            atexit.register(_finish)
+            os.register_at_fork(after_in_child=lambda: [one.after_fork() for one in list(_senders.values())])
         sender = _senders.setdefault(http, Sender(http))
     return sender
 

@@ -114,7 +114,7 @@ def test_what_a_killed_program_had_spooled_is_sent_by_the_next_one(client: Clien
         while list(state.glob(f"{id}*")) and time.time() < deadline:
             time.sleep(0.05)
     assert [point["step"] for point in client.runs.history(id, "loss")] == list(range(3000))
-    assert client.runs.sync() == {"runs": [], "messages": 0, "refused": [], "elsewhere": []} and list(state.iterdir()) == []
+    assert client.runs.sync() == {"runs": [], "spans": 0, "messages": 0, "refused": [], "elsewhere": []} and list(state.iterdir()) == []
 
 
 def test_sending_twice_changes_nothing(client: Client, state: Path) -> None:

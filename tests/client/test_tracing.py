@@ -106,3 +106,56 @@ def test_another_process_takes_the_trace_up_and_its_exit_sends_all(client: Clien
         time.sleep(0.2)
         spans = spans_of(client, span.trace_id)
     assert len(spans) == 1502 and spans["there"]["parent_id"] == span.span_id
+
+
+def seen(client: Client, session: str, count: int) -> list[dict[str, Any]]:
+    """A session's traces, once there are so many: what was acknowledged can be seen within a second."""
+    until = time.monotonic() + 10
+    while len(found := list(client.traces.iterate(session=session))) < count and time.monotonic() < until:
+        time.sleep(0.2)
+    return found
+
+
+def test_what_a_killed_program_had_traced_is_sent_by_the_next_one(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVERLOOP_STATE", str(tmp_path))
+    program = tmp_path / "killed.py"
+    head = f"import everloop as el, os, signal, sys\nclient = el.connect({client.url!r}, key=sys.argv[1] or None, start=False)\n"
+    program.write_text(
+        head + "for i in range(700):\n    with el.trace(f'step {i}', session='s-' + sys.argv[2], client=client): pass\n"
+        "os.kill(os.getpid(), int(sys.argv[3]))\n"
+    )
+    for name, how in (("killed", 9), ("told", 15)):
+        assert subprocess.run([sys.executable, str(program), "", name, str(how)], timeout=60).returncode == -how
+    other = client._http.post("/api/v1/keys", json={"name": "spans", "role": "caller"})["key"]
+    assert subprocess.run([sys.executable, str(program), other, "elsewhere", "9"], timeout=60).returncode == -9
+    done = client.runs.sync()
+    assert done["spans"] <= 1400 and len(done["elsewhere"]) == 1  # another key's go with that key alone
+    for name in ("killed", "told"):
+        assert len(seen(client, f"s-{name}", 700)) == 700
+    assert connect(client.url, key=other, start=False).runs.sync()["spans"] <= 700
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_forked_child_has_a_spool_of_its_own(client: Client, tmp_path: Path) -> None:
+    program = tmp_path / "forks.py"
+    program.write_text(
+        f"import everloop as el, os\nclient = el.connect({client.url!r}, start=False)\n"
+        "with el.trace('parent', session='s-fork', client=client): pass\n"
+        "if os.fork() == 0:\n"
+        "    with el.trace('child', session='s-fork', client=client): pass\n    assert el.flush() == 0\n    os._exit(0)\n"
+        "os.wait()\n"
+    )
+    subprocess.run([sys.executable, str(program)], check=True, timeout=60)
+    assert sorted(trace["name"] for trace in seen(client, "s-fork", 2)) == ["child", "parent"]
+
+
+def test_a_disk_that_takes_nothing_never_stops_the_program(
+    client: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("EVERLOOP_STATE", str(tmp_path / "file"))
+    other = connect(client.url, start=False)
+    for _ in range(3):
+        with el.trace("x", client=other):
+            pass
+    assert capsys.readouterr().err.count("spans are not kept") == 1
