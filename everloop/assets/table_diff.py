@@ -80,7 +80,7 @@ def rows(
             if not twice:
                 by = [short[name] for name in key]
                 cells = _cells(sides[0], sides[1], by)
-                told = _in_parts(con, (old, new), shared, short, cells, lambda: _by_key(con, sides[0], sides[1], by, limit), scratch, limit)
+                told = _in_parts(con, (old, new), shared, short, cells, lambda c: _by_key(c, sides[0], sides[1], by, limit), scratch, limit)
                 return {**found, **_renamed({**told, "same": told["same"] + shared.rows}, short)}
             found["notes"].append(f"{', '.join(key)} does not name a row ({twice}), so rows are compared by their whole content.")
         else:
@@ -91,7 +91,7 @@ def rows(
         if len(both) < max(len(before), len(after)):
             found["notes"].append("Only the columns that both versions have are compared.")
         cells = _cells(sides[0], sides[1], both)
-        told = _in_parts(con, (old, new), shared, short, cells, lambda: _by_content(con, sides[0], sides[1], both, limit), scratch, limit)
+        told = _in_parts(con, (old, new), shared, short, cells, lambda c: _by_content(c, sides[0], sides[1], both, limit), scratch, limit)
         return {**found, "key": None, **_renamed({**told, "same": told["same"] + shared.rows}, short)}
 
 
@@ -121,7 +121,7 @@ def _in_parts(
     shared: table_groups.Shared,
     short: Mapping[str, str],
     cells: tuple[list[str], list[str]],
-    compare: Callable[[], dict[str, Any]],
+    compare: Callable[[Any], dict[str, Any]],
     scratch: Path,
     limit: int,
 ) -> dict[str, Any]:
@@ -130,16 +130,18 @@ def _in_parts(
     heavy = max(table_groups.weight(file, left) for file, left in zip(files, groups, strict=True))
     n = min(DIFF_PARTS, -(-heavy // DIFF_PART_BYTES))
     if n <= 1:
-        return compare()
+        return compare(con)
     cut = []
     for file, left, by, side in zip(files, groups, cells, "ab", strict=True):
         names = [name.strip() for name in _names(file, short).split(",")]
         cut.append(table_groups.spill(con, file, left, names, by, n, scratch / side))
     total: dict[str, Any] = {}
     for pair in zip(*cut, strict=True):
-        for view, path in zip("ab", pair, strict=True):
-            con.execute(f"create or replace view {view} as select * from read_parquet({_text(str(path))})")
-        total = _summed(total, compare(), limit) if total else compare()
+        with _database(scratch) as own:  # a database of its own: what one keeps of files that were read does not add up
+            for view, path in zip("ab", pair, strict=True):
+                own.execute(f"create view {view} as select * from read_parquet({_text(str(path))})")
+            found = compare(own)
+        total = _summed(total, found, limit) if total else found
         for path in pair:
             path.unlink()
     return total
@@ -249,6 +251,7 @@ def _database(scratch: Path) -> Any:
     scratch.mkdir(parents=True, exist_ok=True)
     settings = {"memory_limit": DIFF_MEMORY, "temp_directory": str(scratch), "threads": 2, "preserve_insertion_order": False}
     con = duckdb.connect(":memory:", config=settings)
+    con.execute("set enable_external_file_cache = false")  # each file is read a few times at most
     con.execute("set enable_progress_bar = false")  # it would be drawn on the server's own output
     return con
 

@@ -106,7 +106,7 @@ def test_groups_that_are_the_same_bytes_are_not_read(tmp_path: Path, monkeypatch
 
 
 DIFF = """
-import resource, sys
+import re, sys
 from pathlib import Path
 from everloop.assets import table_diff, table_stats
 from everloop.assets.table_parts import Stored
@@ -114,7 +114,7 @@ old, new, scratch = map(Path, sys.argv[1:4])
 table_diff.DIFF_MEMORY = "200MB"
 manifests = [{"schema": table_stats.schema(Stored(f)), "rows": Stored(f).num_rows} for f in (old, new)]
 found = table_diff.rows(old, new, *manifests, key=["id"], asked=True, scratch=scratch, limit=5)
-print(found["added"], found["removed"], found["changed"], found["skipped"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(found["added"], found["removed"], found["changed"], found["skipped"], int(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1]) // 1024)
 """
 
 
@@ -122,7 +122,7 @@ print(found["added"], found["removed"], found["changed"], found["skipped"], reso
 def test_versions_larger_than_memory_are_compared_in_bounded_memory(tmp_path: Path) -> None:
     import numpy as np
 
-    n, rng = 8_000_000, np.random.default_rng(1)
+    n, rng = 4_000_000, np.random.default_rng(1)
     columns = {"id": rng.permutation(n), **{f"x{i}": rng.normal(size=n) for i in range(8)}}
     table_parts.write(pa.table(columns), tmp_path / "old.parquet")
     columns = {name: values[::-1][:-1000].copy() for name, values in columns.items()}  # the other way round: no group is shared
@@ -133,4 +133,4 @@ def test_versions_larger_than_memory_are_compared_in_bounded_memory(tmp_path: Pa
     )
     assert not done.returncode, done.stderr
     added, removed, changed, skipped, peak = map(int, done.stdout.split())
-    assert (added, removed, changed, skipped) == (0, 1000, 500, 0) and peak < 850, f"{peak} MB at its peak"
+    assert (added, removed, changed, skipped) == (0, 1000, 500, 0) and peak < 500, f"{peak} MB at its peak"

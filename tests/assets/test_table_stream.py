@@ -180,7 +180,7 @@ def test_dates_in_a_time_column_are_needed_all_along(tmp_path: Path, small_steps
 
 
 ADD = """
-import resource, sys
+import re, sys
 from pathlib import Path
 from everloop.core.settings import Settings
 from everloop.workspace.workspace import Workspace
@@ -188,7 +188,7 @@ from everloop.workspace.data import Data
 home, source = Path(sys.argv[1]), Path(sys.argv[2])
 ws = Workspace(Settings(home=home, workers=0))
 made = Data(ws)._prepare("default", source, source.name, {"target": "k"}, {"columns": {"id": {"unique": True}, "x0": {"required": True}}}, {}, None)
-print(made["rows"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(made["rows"], int(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1]) // 1024)
 """
 
 
