@@ -113,10 +113,14 @@ def impact(
         for node in found["nodes"]:
             typer.echo(f"  {node['ref']:<40} {node.get('title', '')}")
     _say_live(found)
+    if found.get("not_reached"):
+        typer.echo("did not reach:")
+    for node in found.get("not_reached") or ():
+        typer.echo(f"  {node['ref']:<40} {node['why']}")
 
 
 def _say_reached(found: dict[str, Any]) -> None:
-    """What some rows or documents reached surely, what perhaps, and what not, with why."""
+    """What some rows or documents reached surely, and what perhaps."""
     part = found["part"]
     what = "document" if part["kind"] == "document" else "row"
     typer.echo(f"{found['subject']}: {screen.counted(part['count'], what)} of {part['of']:,} in {', '.join(part['versions'])}")
@@ -131,11 +135,7 @@ def _say_reached(found: dict[str, Any]) -> None:
         for node in nodes:
             typer.echo(f"  {node['ref']:<40} {_rows_of(node)}{node.get('title', '')}")
     if own == {node["ref"] for node in found["nodes"]}:
-        typer.echo("reached nothing: nothing was made of it")
-    if found["not_reached"]:
-        typer.echo("did not reach:")
-    for node in found["not_reached"]:
-        typer.echo(f"  {node['ref']:<40} {node['why']}")
+        typer.echo("reached nothing: no step took it")
 
 
 def _rows_of(node: dict[str, Any]) -> str:

@@ -7,8 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from everloop.build import index, tabular
+from everloop.cli import lineage, screen
 from everloop.core.errors import BadInput, NotFound
 from tests.web.test_data import client  # noqa: F401 - a fixture
 
@@ -124,7 +127,7 @@ def test_which_index_versions_contain_this_document(client) -> None:  # noqa: F8
         client.impact("dataset:zoo@1#row=1")
 
 
-def test_what_a_user_declares_and_what_nobody_declared(client) -> None:  # noqa: F811
+def test_what_a_user_declares_and_what_nobody_declared(client, monkeypatch) -> None:  # noqa: F811
     frame = loans(50)
     client.data.add("x", frame, id="customer")
     client.data.add("plain", frame[["income"]], roles={})
@@ -144,6 +147,14 @@ def test_what_a_user_declares_and_what_nobody_declared(client) -> None:  # noqa:
     assert next(n for n in found["nodes"] if n["ref"] == sums)["rows"] == [0] and found["upper_bound"]
     found = client.impact(f"dataset:x@1#row={young}")
     assert [n["ref"] for n in found["nodes"]] == ["dataset:x@1"] and "over thirty" in found["not_reached"][0]["why"]
+
+    monkeypatch.setattr(screen, "client", lambda: client)
+    app = typer.Typer()
+    app.command()(lineage.impact)
+    said = CliRunner().invoke(app, [f"dataset:x@1#row={young}"]).output
+    assert "1 row of 50 in dataset:x@1\nreached nothing: no step took it\ndid not reach:\n" in said and "over thirty" in said
+    said = CliRunner().invoke(app, [f"dataset:x#row={old}"]).output
+    assert "may have reached (on the way a step read" in said and said.index("upper bound") < said.index("code:later@1") and "[row 0]" in said
 
     keyed = client.data.add("keyed", frame.iloc[[4, 2]], reads=["dataset:x@1"])["ref"]
     client.lineage.derives(keyed, {"dataset:x@1": ["C0004", "C0002"]})
