@@ -10,6 +10,7 @@ import typer
 
 from everloop.assets import rubrics
 from everloop.cli import screen
+from everloop.cli.labels_join import join
 from everloop.core.errors import BadInput
 
 SHOWN_CHARS = 60
@@ -19,7 +20,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     group = typer.Typer(help="Labels: queues of rows, documents or traces that people label.", no_args_is_help=True)
     app.add_typer(group, name="labels")
-    for command in (make, show, close, dataset):
+    for command in (make, show, close, dataset, join):
         group.command(command.__name__)(command)
     group.command("list")(list_queues)
 

@@ -233,6 +233,12 @@ class Project:
             full["on_fail"] = {"pipeline": retrain, "params": dict(params or {})}
         self._add("monitor", named, lambda http: full)
 
+    def judge(self, name: str, checks: Sequence[str | Mapping[str, Any]], *, endpoint: str | None = None, rate: float = 0.1, **rule: Any) -> None:
+        """A share of an endpoint's live traces (default: of the project's name), judged by checks or an LLM; more: budget, per_day (see
+        `client.judges.put`)."""
+        spec = {"checks": [*checks], "endpoint": endpoint or self.name, "rate": rate, **rule}
+        self._add("judge", name, lambda http: spec)
+
     def retention(self, name: str, older: str, action: str = "archive", **narrowed: Any) -> None:
         """What becomes of telemetry older than `older` (90d, 36h, 10m): archive or delete. More: of, endpoint, kind, status (see
         `client.retention.set`). Applying it needs an admin."""

@@ -451,3 +451,17 @@ COMPLETIONS = 12
 """What the filter line of traces offers at once."""
 TAIL_ROWS = 200
 """Rows that a live tail keeps on the page."""
+JUDGES_MAX = 20
+"""Online judges of a project."""
+JUDGE_CHECKS = 10
+"""Checks of one."""
+JUDGE_CHARS = 20_000
+"""Characters of a question, an answer or a source that an LLM is given to judge."""
+JUDGE_LOOK = 20_000
+"""Traces that one look of a judge finds at most."""
+JUDGE_BACKLOG = 500
+"""Sampled traces that may wait for a judge; older ones are dropped and counted."""
+JUDGE_PARALLEL = 4
+"""Traces that a judge judges at once."""
+JUDGE_SETTLE_SECONDS = 3.0
+"""How long after a trace came it is judged, so that its other spans are there."""

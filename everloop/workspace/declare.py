@@ -16,6 +16,7 @@ from everloop.core.errors import BadInput, EverloopError, Forbidden, NotFound
 from everloop.core.limits import DECLARATIONS
 from everloop.core.principal import Principal, Role
 from everloop.core.refs import Ref, check_name
+from everloop.evaluate import judging
 from everloop.evaluate.rules import parse
 from everloop.store import audit, project_settings, telemetry_retention
 from everloop.store.records import Tx
@@ -23,6 +24,7 @@ from everloop.store.schema import endpoints, monitors, pipelines, schedules
 from everloop.work import queue
 from everloop.work.schedule import next_at
 from everloop.workspace import endpoints as endpoint_rooms
+from everloop.workspace import judges as judge_rooms
 from everloop.workspace import monitors as monitor_rooms
 from everloop.workspace import pipelines as pipeline_rooms
 from everloop.workspace import retention as retention_rooms
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from everloop.workspace.workspace import Workspace
 
 ASSETS = ("code", "prompt", "policy", "suite")
-ORDER = (*ASSETS, "pipeline", "schedule", "endpoint", "gate", "monitor", "retention")
+ORDER = (*ASSETS, "pipeline", "schedule", "endpoint", "gate", "monitor", "judge", "retention")
 """What may be declared, in the order in which it is written: each rests only on those before it."""
 CHAT = "everloop.build.release:chat"
 """The step that makes a chat release; its params say which prompt, and what fills it."""
@@ -132,6 +134,8 @@ class Declare:
         elif what == "retention":
             who.need(Role.admin, "change how long traces are kept")
             return telemetry_retention.checked(name, spec).to_json()
+        elif what == "judge":
+            return await asyncio.to_thread(judging.checked, spec)
         elif what == "monitor":
             from everloop.loop.watch import full_spec
 
@@ -215,6 +219,10 @@ def _monitor(tx: Tx, item: dict[str, Any]) -> dict[str, Any]:
     return _kept(item, held, full, lambda: monitor_rooms.put(tx, item["name"], spec["endpoint"], spec["spec"], spec["enabled"]))
 
 
+def _judge(tx: Tx, item: dict[str, Any]) -> dict[str, Any]:
+    return _kept(item, judge_rooms.rule(tx, item["name"]), item["spec"], lambda: judge_rooms.put(tx, item["name"], item["spec"]))
+
+
 def _retention(tx: Tx, item: dict[str, Any]) -> dict[str, Any]:
     before = next((one for one in project_settings.get(tx, retention_rooms.SETTING) or [] if one["name"] == item["name"]), None)
     rule = telemetry_retention.checked(item["name"], item["spec"])
@@ -228,6 +236,7 @@ _WRITE: dict[str, Callable[[Tx, dict[str, Any]], dict[str, Any]]] = {
     "endpoint": _endpoint,
     "gate": _gate,
     "monitor": _monitor,
+    "judge": _judge,
     "retention": _retention,
 }
 

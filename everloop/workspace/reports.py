@@ -9,6 +9,7 @@ from everloop.core.errors import BadInput
 from everloop.core.limits import BREAKDOWN_ROWS, PAGE_ROWS, PAGE_ROWS_MAX
 from everloop.core.principal import Principal, Role
 from everloop.store import telemetry_reports as reports
+from everloop.store import telemetry_scores
 from everloop.store.telemetry_queries import Filter
 
 if TYPE_CHECKING:
@@ -68,6 +69,36 @@ class Reports:
             raise BadInput(f"A page has 1 to {PAGE_ROWS_MAX} rows, not {limit}.")
         wanted = Filter(endpoint=endpoint, user=user, since=since, until=until)
         return await self.ws.telemetry.query(lambda con: reports.sessions(con, who.project, wanted, limit, cursor), who.project, since, until)
+
+    async def scores(
+        self, who: Principal, by: str = "release", *, name: str | None = None, source: str | None = None, **narrowed: Any
+    ) -> list[dict[str, Any]]:
+        """Scores by release, endpoint, alias, model, user, session or name: {"key", "name", "n", "mean", "interval"} at 95 %.
+
+        The interval is Wilson's where all values are 0 or 1 (or thumbs), else Student's t; None for a single value. `narrowed`: endpoint, release, since, until.
+        """
+        who.need(Role.viewer)
+        wanted = Filter(**narrowed)
+
+        def work(con: Any) -> list[dict[str, Any]]:
+            return telemetry_scores.summed(con, who.project, by, wanted, name, source)
+
+        rows = await self.ws.telemetry.query(work, who.project, narrowed.get("since"), narrowed.get("until"))
+        return [{key: row[key] for key in ("key", "name", "n", "mean")} | {"interval": interval(row)} for row in rows]
+
+
+def interval(row: dict[str, Any]) -> tuple[float, float] | None:
+    """The interval at 95 % of a sum of scores (see telemetry_scores.summed) round its mean."""
+    n, mean = row["n"], row["mean"]
+    if row["two"] or row["signs"]:
+        low, high = wilson(row["up"], n)
+        return (low, high) if row["two"] else (2 * low - 1, 2 * high - 1)
+    if n < 2:
+        return None
+    from scipy.stats import t
+
+    half = float(t.ppf(0.975, n - 1)) * row["deviation"] / n**0.5
+    return mean - half, mean + half
 
 
 def share(some: int, n: int) -> dict[str, Any] | None:

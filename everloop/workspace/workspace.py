@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from everloop.workspace.govern import Govern
     from everloop.workspace.identity import Identity
     from everloop.workspace.imports import Imports
+    from everloop.workspace.judges import Judges
     from everloop.workspace.labels import Labels
     from everloop.workspace.models import Models
     from everloop.workspace.monitors import Monitors
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
     from everloop.workspace.uploads import Uploads
     from everloop.workspace.webhooks import Webhooks
 
-STARTED = ("identity", "redaction", "endpoints", "pipelines", "monitors", "webhooks", "retention", "erasure")
+STARTED = ("identity", "redaction", "endpoints", "pipelines", "monitors", "webhooks", "retention", "judges", "erasure")
 """Facades with something to start or stop (`on_start`, `on_stop`), in order."""
 KEPT_AT_RESET = ("server.lock", "server.log", "secret")
 
@@ -289,6 +290,13 @@ class Workspace:
         from everloop.workspace.actions import Actions
 
         return Actions(self)
+
+    @cached_property
+    def judges(self) -> Judges:
+        """A share of live traces, judged as they come."""
+        from everloop.workspace.judges import Judges
+
+        return Judges(self)
 
     @cached_property
     def tail(self) -> Tail:

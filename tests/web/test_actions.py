@@ -83,6 +83,8 @@ def test_predictions_become_rows_a_suite_and_a_replay(site: TestClient, client: 
     rows = [{"a": a, "b": b} for a, b in ((3, 1), (0, 2), (1, 5), (4, 0))]
     asked = [mine._http.post(f"/api/v1/endpoints/{walk.NAME}/predict", json={"rows": [row]}) for row in rows]
     traces = [one["trace_id"] for one in asked]
+    for trace in traces:
+        mine.traces.get(trace)
     before = len(mine.traces.list(500)["items"])
     with pytest.raises(BadInput, match="label"):
         mine.traces.add_to_suite("late", traces)
