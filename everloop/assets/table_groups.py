@@ -82,9 +82,11 @@ def spill(con: Any, file: Path, groups: Sequence[int], names: Sequence[str], cel
     try:
         for batch in opened.iter_batches(batch_size=_ROWS, row_groups=list(groups)) if groups else ():
             con.register("piece", pa.Table.from_batches([batch]).rename_columns(list(names)))
-            made = con.sql(f"select *, (hash({', '.join(cells)}) % {n})::integer as __part from piece order by __part").to_arrow_table()
-            ends = np.searchsorted(made.column("__part").to_numpy(), np.arange(n + 1))
-            rows = made.drop_columns("__part").cast(schema)
+            made = con.sql(f"select *, (hash({', '.join(cells)}) % {n})::integer as __part from piece").to_arrow_table()
+            number = made.column("__part").to_numpy()
+            order = np.argsort(number, kind="stable")  # sorted here: the database may hand sorted rows over in another order
+            ends = np.searchsorted(number[order], np.arange(n + 1))
+            rows = made.drop_columns("__part").take(order).cast(schema)
             for writer, begin, end in zip(writers, ends, ends[1:], strict=False):
                 if end > begin:
                     writer.write_table(rows.slice(begin, end - begin))
