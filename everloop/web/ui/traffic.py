@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
+from everloop.assets.trace_query import term
 from everloop.web.ui import charts
 from everloop.web.ui import spans as tree
 from everloop.web.ui.messages import messages
@@ -41,6 +42,7 @@ async def traffic(page: Page) -> Response:
         rows=rows,
         by=by,
         slices=SLICES,
+        term=term,
         totals=_totals(whole),
         guards=guards,
         endpoints=[e["name"] for e in listed["items"]],
