@@ -249,7 +249,7 @@ def _database(scratch: Path) -> Any:
     import duckdb
 
     scratch.mkdir(parents=True, exist_ok=True)
-    settings = {"memory_limit": DIFF_MEMORY, "temp_directory": str(scratch), "threads": 2, "preserve_insertion_order": False}
+    settings = {"memory_limit": DIFF_MEMORY, "temp_directory": str(scratch), "threads": 2}
     con = duckdb.connect(":memory:", config=settings)
     con.execute("set enable_external_file_cache = false")  # each file is read a few times at most
     con.execute("set enable_progress_bar = false")  # it would be drawn on the server's own output

@@ -47,7 +47,7 @@ def database(table: Stored, scratch: Path | None) -> Any:
     """A DuckDB in memory with the view `t` of the table: columns c0, c1 ... and file_row_number. What does not fit into memory goes to `scratch`."""
     import duckdb
 
-    settings = {"memory_limit": TABLE_WORK_MEMORY, "threads": 2, "preserve_insertion_order": False}
+    settings = {"memory_limit": TABLE_WORK_MEMORY, "threads": 2}
     con = duckdb.connect(":memory:", config={**settings, "temp_directory": str(scratch or table.file.parent)})
     con.execute("set enable_progress_bar = false")  # it would be drawn on the server's own output
     names = ", ".join([*(f"c{i}" for i in range(table.num_columns)), "file_row_number"])
