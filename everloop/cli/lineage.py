@@ -102,7 +102,7 @@ def impact(
     ),
     as_json: bool = screen.JSON,
 ) -> None:
-    """What rests on a version, or on a row or document of it, and what of that is live."""
+    """What rests on a version, or on a row or document of it."""
     found = screen.client().impact(ref)
     if as_json:
         return screen.say_json(found)
