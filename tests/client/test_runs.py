@@ -48,14 +48,15 @@ def test_a_run_arrives_whole(client: Client) -> None:
 def test_a_terminated_program_leaves_its_points(client: Client, tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text(
-        f"import time\nfrom everloop.client import connect\nrun = connect({client.url!r}, start=False).runs.start('cut')\n"
-        "run.log_metric('loss', 1.0)\nrun.log_metric('loss', 0.5, step=1)\nprint(run.id, flush=True)\ntime.sleep(60)\n"
+        "import faulthandler, time\nfaulthandler.dump_traceback_later(60)\n"  # should it hang, this says where
+        f"from everloop.client import connect\nrun = connect({client.url!r}, start=False).runs.start('cut')\n"
+        "run.log_metric('loss', 1.0)\nrun.log_metric('loss', 0.5, step=1)\nprint(run.id, flush=True)\ntime.sleep(300)\n"
     )
     process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     id = process.stdout.readline().strip()
     process.send_signal(signal.SIGTERM)
-    process.wait(30)
+    process.wait(120)
     found = client.runs.get(id)
     assert found["status"] == "killed" and found["metrics"]["loss"] == 0.5
 
