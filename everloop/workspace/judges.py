@@ -92,7 +92,10 @@ class Judges:
         until = now - JUDGE_SETTLE_SECONDS
         wanted = Filter(**{key: spec[key] for key in judging.FILTERS})
         rows = await self.ws.telemetry.query(lambda con: found.arrived(con, project, wanted, state["cursor"], until, JUDGE_LOOK))
-        end = rows[-1][1] if len(rows) == JUDGE_LOOK else until
+        cut, end = len(rows) == JUDGE_LOOK, until
+        if cut:  # others may have come in the last moment: it is left to the next look, unless it is all there is
+            rows = [row for row in rows if row[1] < rows[-1][1]] or rows
+            end = rows[-1][1]
         chosen = [row for row in rows if judging.sampled(row[0], spec["rate"])]
         counts = _today(state, now)
         counts["passed_over"] += len(rows) - len(chosen)
@@ -110,7 +113,7 @@ class Judges:
             counts["over_budget"] += 0 if room else len(part)
             done = await asyncio.gather(*(self._judge(who, name, spec, trace) for trace, _ in part[:room]))
             await self._keep(who, name, spec, state, counts, [row for rows in done for row in rows], part[-1][1])
-        if chosen or end - state["cursor"] > 60 or len(rows) == JUDGE_LOOK:
+        if chosen or end - state["cursor"] > 60 or cut:
             await self._save(who, name, {**state, "cursor": max(end, state["cursor"])})
         return len(chosen)
 
@@ -125,7 +128,12 @@ class Judges:
                 if due:
                     now = self.ws.clock.now()
                     await self.ws.telemetry.flush()
-                    await asyncio.gather(*(self.run_due(*one, now) for one in due))
+                    ended = await asyncio.gather(*(self.run_due(*one, now) for one in due), return_exceptions=True)
+                    for (project, name, _), problem in zip(
+                        due, ended, strict=True
+                    ):  # the next look begins when all are done: none runs twice at once
+                        if isinstance(problem, Exception):
+                            _logger.error("judge %s of %s waits: %s", name, project, problem, exc_info=problem)
             except EverloopError as error:
                 _logger.warning("judging waits: %s", error)
             except Exception:  # whatever one look does, the next one comes

@@ -16,6 +16,7 @@ from everloop.web.deps import Who, Ws
 
 router = APIRouter(prefix="/api/v1", tags=["objects"])
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_PASSED_ON = ("x-forwarded-for", "forwarded", "x-real-ip", "via")
 
 
 @router.post("/objects", status_code=201)
@@ -61,7 +62,8 @@ async def where(who: Who, ws: Ws, request: Request, body: dict[str, Any] = Body(
 
     Nothing for a client that comes from elsewhere, and nothing where objects lie in a bucket: fetch them then.
     """
-    near = request.client is not None and request.client.host in ("127.0.0.1", "::1")
+    passed_on = any(name in request.headers for name in _PASSED_ON)  # by a proxy on this host, for somebody who may be elsewhere
+    near = request.client is not None and request.client.host in ("127.0.0.1", "::1") and not passed_on
     digests = _digests(body)
     if len(digests) > FETCH_OBJECTS:
         raise BadInput(f"{len(digests):,} objects were asked for; at most {FETCH_OBJECTS:,} go in one request.", "Ask in parts.")
