@@ -26,7 +26,9 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
 @pytest.fixture(scope="module")
 def run(client: TestClient) -> str:
     made = client.post(f"{API}/runs/create", json={"experiment_id": "0", "start_time": 5, "tags": [{"key": "a", "value": "b"}]})
-    return str(made.json()["run"]["info"]["run_id"])
+    id = str(made.json()["run"]["info"]["run_id"])
+    client.post(f"{API}/runs/log-parameter", json={"run_id": id, "key": "depth", "value": "3"})  # whichever cases a worker gets, in whatever order
+    return id
 
 
 def both(client: TestClient, path: str, body: dict[str, Any], headers: dict[str, str] | None = None) -> Any:
