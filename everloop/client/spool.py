@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import sys
@@ -36,6 +37,16 @@ def folder() -> Path:
     given = os.environ.get("EVERLOOP_STATE")
     base = Path(given) if given else Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "everloop"
     return base / "runs"
+
+
+def encoded(message: Any) -> bytes:
+    """A message as JSON; a text in it that is no UTF-8 (as names of files may be) has `?` in place of what cannot be read."""
+    import orjson
+
+    try:
+        return orjson.dumps(message)
+    except TypeError:
+        return json.dumps(message, ensure_ascii=False).encode("utf-8", "replace")
 
 
 def refused(problem: BaseException) -> bool:

@@ -323,9 +323,7 @@ class Sender:
 
     def add(self, span: LiveSpan) -> None:
         """Keep a span as OTLP's JSON; returns at once, and never raises for the disk's sake: what it does not take is counted and told."""
-        import orjson
-
-        encoded = orjson.dumps(_otlp(span))
+        encoded = spools.encoded(_otlp(span))
         with self._lock:
             try:
                 spool = self._spool or self._open()
