@@ -20,6 +20,7 @@ SESSION = typer.Option(None, help="Only this session's")
 SINCE = typer.Option(None, help="From this time on: 2026-11-24T08:00:00Z or epoch seconds")
 UNTIL = typer.Option(None, help="Before this time")
 TEXT = typer.Option(None, help="Words that inputs or outputs must have")
+QUERY = typer.Option(None, help='A filter line: endpoint:tutor status:error ms>2s score.thumbs<0 "free text"')
 SCORE = typer.Option(None, help='Only traces whose score is so: "thumbs < 0"')
 NEWEST = typer.Option(None, help="Only the newest so many")
 TRACES = typer.Argument(None, help="Ids of traces (first characters suffice); none: all that the filters let through")
@@ -62,6 +63,7 @@ def add_to(
     since: str = SINCE,
     until: str = UNTIL,
     text: str = TEXT,
+    query: str = QUERY,
     score: str = SCORE,
     limit: int = NEWEST,
     tag: list[str] = typer.Option([], help="Suites: a tag of the cases. Repeat it"),
@@ -73,7 +75,7 @@ def add_to(
         raise BadInput(f"Traces cannot be added to a {what!r}.", f"They can be to a {', '.join(KINDS)}.")
     client = screen.client()
     filters = {"endpoint": endpoint, "status": status, "release": release, "user": user, "session": session, "since": since, "until": until}
-    chosen = _chosen(client, traces, {**filters, "text": text, "score": score, "limit": limit})
+    chosen = _chosen(client, traces, {**filters, "text": text, "query": query, "score": score, "limit": limit})
     if what == "queue":
         done = client.traces.add_to_queue(name, rubric=[rubrics.question(one) for one in ask] or None, **chosen)
         told, place = f"{done['added']} added to the queue {done['queue']}", f"{client.url}/ui/queues/{name}"
@@ -102,6 +104,7 @@ def replay(
     since: str = SINCE,
     until: str = UNTIL,
     text: str = TEXT,
+    query: str = QUERY,
     score: str = SCORE,
     limit: int = NEWEST,
     check: list[str] = typer.Option([], help="A check that judges both answers: groundedness, pii ... Repeat it"),
@@ -110,7 +113,9 @@ def replay(
     """Ask a release what traces were asked, and compare; nothing of it is recorded as traffic."""
     client = screen.client()
     filters = {"endpoint": endpoint, "status": status, "answered_by": release, "user": user, "session": session, "since": since, "until": until}
-    found = client.traces.replay(to, checks=check, **_chosen(client, traces, {**filters, "text": text, "score": score, "limit": limit}))
+    found = client.traces.replay(
+        to, checks=check, **_chosen(client, traces, {**filters, "text": text, "query": query, "score": score, "limit": limit})
+    )
     if as_json:
         return screen.say_json(found)
     rows = [

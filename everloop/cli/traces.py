@@ -39,20 +39,21 @@ def register(app: typer.Typer) -> None:
         format: str = typer.Option(None, help="csv, jsonl, parquet, openai-evals, openai-eval-items or fine-tuning"),
         of: str = typer.Option(None, help="Rows of traces, spans or predictions"),
         level: str = typer.Option(None, help="For conversations: call (all that the LLM was sent) or trace (what was asked and answered)"),
-        score: str = typer.Option(None, help='Only traces whose score is so: "thumbs >= 1"'),
-        endpoint: str = typer.Option(None, help="Only this endpoint's"),
-        status: str = typer.Option(None, help="ok, error or unset"),
-        release: str = typer.Option(None, help="Only those this release answered"),
-        user: str = typer.Option(None, help="Only this user's"),
-        session: str = typer.Option(None, help="Only this session's"),
-        since: str = typer.Option(None, help="From this time on: 2026-11-24T08:00:00Z or epoch seconds"),
-        until: str = typer.Option(None, help="Before this time"),
-        text: str = typer.Option(None, help="Words that inputs or outputs must have"),
-        limit: int = typer.Option(None, help="How many at most"),
+        score: str = trace_actions.SCORE,
+        endpoint: str = trace_actions.ENDPOINT,
+        status: str = trace_actions.STATUS,
+        release: str = trace_actions.RELEASE,
+        user: str = trace_actions.USER,
+        session: str = trace_actions.SESSION,
+        since: str = trace_actions.SINCE,
+        until: str = trace_actions.UNTIL,
+        text: str = trace_actions.TEXT,
+        query: str = trace_actions.QUERY,
+        limit: int = trace_actions.NEWEST,
     ) -> None:
         """Write traces to a file: a table, OpenAI's evals, or conversations to fine-tune on."""
         asked = {"of": of, "level": level, "score": score, "endpoint": endpoint, "status": status, "release": release, "user": user}
-        more = {"session": session, "since": since, "until": until, "text": text, "limit": limit}
+        more = {"session": session, "since": since, "until": until, "text": text, "query": query, "limit": limit}
         found = screen.client(start=True).traces.export(file, format, **asked, **more)
         typer.echo(f"{found['count']} {of or 'traces'} written to {found['file']}")
         for why, count in found["left_out"].items():

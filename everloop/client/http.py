@@ -108,13 +108,7 @@ class Http:
 
     def stream(self, method: str, path: str, json: Any = None, timeout: float | None = None) -> Iterator[bytes]:
         """The body in pieces as they arrive (server-sent events, large downloads); an in-process transport gives it in one. Not retried."""
-        import orjson
-
-        body = orjson.dumps(json) if json is not None else None
-        headers = {**self._headers, "accept": "*/*"} | ({"content-type": "application/json"} if body else {})
-        if not isinstance(self._transport, Pool):
-            return iter([self._call(method, path, None, body, headers, timeout)[1]])
-        return self._transport.stream(method, self.url + path, body, headers, timeout or READ_SECONDS)
+        return self.download(method, path, json=json, timeout=timeout)[1]
 
     def download(
         self, method: str, path: str, *, params: Mapping[str, Any] | None = None, json: Any = None, timeout: float | None = None
@@ -177,10 +171,6 @@ class Pool:
         """One request, the whole answer in memory."""
         answer = self._open(method, url, body, headers, timeout, preload=True)
         return answer.status, answer.headers, answer.data
-
-    def stream(self, method: str, url: str, body: Body, headers: dict[str, str], timeout: float) -> Iterator[bytes]:
-        """One request, the answer in pieces."""
-        yield from self.download(method, url, body, headers, timeout)[1]
 
     def download(self, method: str, url: str, body: Body, headers: dict[str, str], timeout: float) -> tuple[Mapping[str, str], Iterator[bytes]]:
         """One request: its answer's headers, and the body in pieces."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any
 
 import orjson
@@ -67,6 +66,12 @@ class Condition:
         return signs[self.sign]
 
 
+def correction(scores: Iterable[Mapping[str, Any]]) -> str | None:
+    """What should have been answered, where somebody scored the trace so; the last one counts."""
+    found = [one["value"] for one in scores if one["name"] in CORRECTIONS and isinstance(one["value"], str) and one["value"]]
+    return found[-1] if found else None
+
+
 def table_rows(of: str, item: Mapping[str, Any], trace: Mapping[str, Any] | None) -> Rows:
     """A trace's rows of a table: itself, its spans or its predictions. `item` is it in a list, `trace` the whole of it."""
     if of == "traces":
@@ -110,9 +115,9 @@ def example(format: str, item: Mapping[str, Any], trace: Mapping[str, Any], leve
     asked = turns(source["inputs"], "user")
     if not asked or not any(m["role"] == "user" for m in asked):
         return "no conversation"
-    corrected = [one["value"] for one in trace["scores"] if one["name"] in CORRECTIONS and isinstance(one["value"], str) and one["value"]]
+    corrected = correction(trace["scores"])
     said = answer(source["outputs"])
-    wanted: Message | None = {"role": "assistant", "content": corrected[-1]} if corrected else said
+    wanted: Message | None = {"role": "assistant", "content": corrected} if corrected else said
     if wanted is None:
         return "no answer"
     if format == "fine-tuning":
@@ -125,7 +130,7 @@ def example(format: str, item: Mapping[str, Any], trace: Mapping[str, Any], leve
     return _item(item, asked, wanted, said, corrected)
 
 
-def _item(item: Mapping[str, Any], asked: list[Message], wanted: Message, said: Message | None, corrected: list[str]) -> dict[str, Any]:
+def _item(item: Mapping[str, Any], asked: list[Message], wanted: Message, said: Message | None, corrected: str | None) -> dict[str, Any]:
     question = next((m["content"] for m in reversed(asked) if m["role"] == "user"), "")
     kept = {key: item[key] for key in ("trace_id", "release", "model", "session", "user") if item.get(key) is not None}
     held = {"question": question, "messages": asked, **({"expected": wanted["content"]} if corrected else {}), **kept}
@@ -208,6 +213,6 @@ def line(row: Mapping[str, Any]) -> bytes:
     return orjson.dumps(row, default=str) + b"\n"
 
 
-def file_name(format: str, of: str) -> Path:
+def file_name(format: str, of: str) -> str:
     """What an export is called."""
-    return Path(f"{of}.{format}" if format in TABLES else f"{format}.jsonl")
+    return f"{of}.{format}" if format in TABLES else f"{format}.jsonl"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -11,7 +12,7 @@ import orjson
 from everloop.core.clock import iso
 from everloop.engines.chat import text_of
 from everloop.evaluate.conversations import Message, answer, turns
-from everloop.evaluate.exports import CORRECTIONS
+from everloop.evaluate.exports import CORRECTIONS, Table, correction
 
 _DOCUMENT = re.compile(r"retrieval\.documents\.(\d+)\.document\.content")
 PREDICT = "PREDICT"
@@ -31,12 +32,6 @@ def answer_of(outputs: Any) -> str:
     return text_of(said.get("content")) if said else ""
 
 
-def corrected_of(scores: Iterable[Mapping[str, Any]]) -> str | None:
-    """What should have been answered, where somebody scored the trace so; the last one counts."""
-    found = [one["value"] for one in scores if one["name"] in CORRECTIONS and isinstance(one["value"], str) and one["value"]]
-    return found[-1] if found else None
-
-
 def sources_of(trace: Mapping[str, Any]) -> list[str]:
     """The texts that a trace's retrievers found, in their order."""
     found = []
@@ -51,7 +46,7 @@ def trace_row(item: Mapping[str, Any]) -> dict[str, Any]:
     """A trace as a row: what was asked and answered, what should have been, its inputs and outputs whole, and its scores (`score_NAME`)."""
     told = {key: item[key] for key in ("trace_id", "endpoint", "release", "session", "user")}
     row = {**told, "at": iso(item["at"]), "question": question_of(item["inputs"])[0] or None, "answer": answer_of(item["outputs"]) or None}
-    row |= {"expected": corrected_of(item["scores"]), "inputs": _cell(item["inputs"]), "outputs": _cell(item["outputs"])}
+    row |= {"expected": correction(item["scores"]), "inputs": _cell(item["inputs"]), "outputs": _cell(item["outputs"])}
     return row | {f"score_{one['name']}": _cell(one["value"]) for one in item["scores"] if one["name"] not in CORRECTIONS}
 
 
@@ -72,7 +67,7 @@ def case(item: Mapping[str, Any], tags: Sequence[str] = ()) -> dict[str, Any] | 
     if not asked.strip():
         return "no question"
     made = {"id": item["trace_id"], "trace_id": item["trace_id"], "question": asked, "kind": "answerable", "tags": list(tags)}
-    made["expected_answer"] = corrected_of(item["scores"])
+    made["expected_answer"] = correction(item["scores"])
     return made | ({"messages": messages} if len(messages) > 1 else {})
 
 
@@ -83,23 +78,10 @@ def same_question(one: Mapping[str, Any]) -> str:
 
 def table(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """Rows as a Parquet file: every column any of them has; one whose values differ in kind is text."""
-    import io
-
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    columns = {name: pa.array(_alike([row.get(name) for row in rows])) for name in names}
-    out = io.BytesIO()
-    pq.write_table(pa.table({name: array.cast(pa.string()) if pa.types.is_null(array.type) else array for name, array in columns.items()}), out)
+    made, out = Table(io.BytesIO()), io.BytesIO()
+    made.add(rows)
+    made.write("parquet", out)
     return out.getvalue()
-
-
-def _alike(values: list[Any]) -> list[Any]:
-    kinds = {type(value) for value in values if value is not None}
-    if kinds == {int, float}:
-        return [None if value is None else float(value) for value in values]
-    return values if len(kinds) <= 1 else [None if value is None else str(value) for value in values]
 
 
 def _cell(value: Any) -> Any:

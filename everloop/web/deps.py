@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
+from everloop.core.clock import from_iso
 from everloop.core.errors import Forbidden, Unauthorized
 from everloop.core.principal import Principal
 from everloop.workspace.workspace import Workspace
@@ -24,6 +25,11 @@ def get_ws(request: Request) -> Workspace:
     """The workspace of the app."""
     ws: Workspace = request.app.state.workspace
     return ws
+
+
+def time_or_none(text: str | None) -> float | None:
+    """A time of an address (ISO 8601 or epoch seconds) in epoch seconds; None where none is told."""
+    return None if text is None else from_iso(text)
 
 
 def csrf_token(request: Request) -> str:

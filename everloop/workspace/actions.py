@@ -15,7 +15,7 @@ from everloop.core.limits import ACTION_TRACES, PAGE_ROWS_MAX, REPLAY_TRACES
 from everloop.core.principal import Principal, Role
 from everloop.core.refs import Ref, check_name
 from everloop.evaluate import selections
-from everloop.evaluate.exports import Condition
+from everloop.evaluate.exports import Condition, correction
 from everloop.workspace import label_items, replays
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Actions:
             return await self._predictive(who, name, items, selection)
         before, kept = await self._suite(who, name)
         known, ids, left, added = {selections.same_question(one) for one in kept}, {one["id"] for one in kept}, Counter[str](), 0
-        for item in sorted(items, key=lambda one: selections.corrected_of(one["scores"]) is None):  # of two, the one that somebody corrected
+        for item in sorted(items, key=lambda one: correction(one["scores"]) is None):  # of two, the one that somebody corrected
             made = selections.case(item, tags)
             why = made if isinstance(made, str) else "asked in it already" if selections.same_question(made) in known or made["id"] in ids else ""
             if why or isinstance(made, str):

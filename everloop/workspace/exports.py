@@ -64,7 +64,7 @@ class Exports:
         _check(format, of, level, traces, limit)
         condition = made.Condition.parse(score) if score else None
         level = level or ("call" if format == "fine-tuning" else "trace")
-        name = str(made.file_name(format, of))
+        name = made.file_name(format, of)
         await self.ws.telemetry.flush()  # what was acknowledged before is in the file
         file = await asyncio.to_thread(tempfile.TemporaryFile, dir=self.ws.scratch())
         export = Export(file, name, made.MEDIA.get(format, "application/jsonl"))

@@ -6,9 +6,8 @@ from typing import Any
 
 from fastapi import APIRouter, Query
 
-from everloop.core.clock import from_iso
 from everloop.core.errors import BadInput
-from everloop.web.deps import Who, Ws
+from everloop.web.deps import Who, Ws, time_or_none
 
 router = APIRouter(prefix="/api/v1/otel", tags=["otel"])
 
@@ -31,7 +30,7 @@ async def points(
     cursor: str | None = None,
 ) -> dict[str, Any]:
     """A metric's points as they were sent, newest first. `where` is NAME=VALUE of an attribute, or resource.NAME=VALUE; several must all hold."""
-    return await ws.otel.points(who, name, since=_time(since), until=_time(until), where=_where(where), limit=limit, cursor=cursor)
+    return await ws.otel.points(who, name, since=time_or_none(since), until=time_or_none(until), where=_where(where), limit=limit, cursor=cursor)
 
 
 @router.get("/metrics/series")
@@ -47,13 +46,15 @@ async def series(
     bucket_s: float | None = None,
 ) -> dict[str, Any]:
     """A metric over time, by attributes: avg, min, max, last of a gauge; increase, rate of a sum; count, avg, p95 of a histogram."""
-    return await ws.otel.series(who, name, figure=figure, by=by, where=_where(where), since=_time(since), until=_time(until), bucket_s=bucket_s)
+    return await ws.otel.series(
+        who, name, figure=figure, by=by, where=_where(where), since=time_or_none(since), until=time_or_none(until), bucket_s=bucket_s
+    )
 
 
 @router.get("/genai")
 async def genai(who: Who, ws: Ws, since: str | None = None, until: str | None = None) -> dict[str, Any]:
     """What LLM clients measured (gen_ai.client.token.usage, gen_ai.client.operation.duration): calls, tokens and seconds by model, provider, operation and service."""
-    return await ws.otel.genai(who, _time(since), _time(until))
+    return await ws.otel.genai(who, time_or_none(since), time_or_none(until))
 
 
 @router.get("/logs")
@@ -73,8 +74,8 @@ async def logs(
     """Log records, newest first. `level` is the lowest one shown (debug, info, warn, error), `text` occurs in the body."""
     return await ws.otel.logs(
         who,
-        since=_time(since),
-        until=_time(until),
+        since=time_or_none(since),
+        until=time_or_none(until),
         level=level,
         text=text,
         trace=trace,
@@ -83,10 +84,6 @@ async def logs(
         limit=limit,
         cursor=cursor,
     )
-
-
-def _time(text: str | None) -> float | None:
-    return None if text is None else from_iso(text)
 
 
 def _where(given: list[str]) -> dict[str, str]:

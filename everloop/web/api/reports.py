@@ -6,9 +6,8 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from everloop.core.clock import from_iso
 from everloop.core.limits import BREAKDOWN_ROWS
-from everloop.web.deps import Who, Ws
+from everloop.web.deps import Who, Ws, time_or_none
 
 router = APIRouter(prefix="/api/v1", tags=["traces"])
 
@@ -26,14 +25,14 @@ async def breakdown(
 ) -> dict[str, Any]:
     """Calls, errors, latency (p50 to p99.9, time to first token), tokens, cost, thumbs by endpoint, release, alias, model, provider, user, session,
     principal or name, the busiest first; since and until are ISO 8601 or epoch seconds."""
-    items = await ws.reports.breakdown(who, by, endpoint=endpoint, release=release, since=_time(since), until=_time(until), limit=limit)
+    items = await ws.reports.breakdown(who, by, endpoint=endpoint, release=release, since=time_or_none(since), until=time_or_none(until), limit=limit)
     return {"items": items, "next": None}
 
 
 @router.get("/stats/guardrails")
 async def guardrails(who: Who, ws: Ws, endpoint: str | None = None, since: str | None = None, until: str | None = None) -> dict[str, Any]:
     """How often each guardrail judged, and failed what it judged."""
-    return {"items": await ws.reports.guardrails(who, endpoint=endpoint, since=_time(since), until=_time(until)), "next": None}
+    return {"items": await ws.reports.guardrails(who, endpoint=endpoint, since=time_or_none(since), until=time_or_none(until)), "next": None}
 
 
 @router.get("/sessions")
@@ -48,11 +47,9 @@ async def sessions(
     cursor: str | None = None,
 ) -> dict[str, Any]:
     """Sessions, the one that went on last first. Its traces: GET /api/v1/traces?session=ID."""
-    return await ws.reports.sessions(who, endpoint=endpoint, user=user, since=_time(since), until=_time(until), limit=limit, cursor=cursor)
-
-
-def _time(text: str | None) -> float | None:
-    return None if text is None else from_iso(text)
+    return await ws.reports.sessions(
+        who, endpoint=endpoint, user=user, since=time_or_none(since), until=time_or_none(until), limit=limit, cursor=cursor
+    )
 
 
 rights = {"viewer": ("GET /api/v1/stats/breakdown", "GET /api/v1/stats/guardrails", "GET /api/v1/sessions")}

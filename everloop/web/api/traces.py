@@ -8,7 +8,7 @@ from fastapi import APIRouter, Body, Query
 
 from everloop.core.clock import from_iso
 from everloop.core.errors import BadInput
-from everloop.web.deps import Who, Ws
+from everloop.web.deps import Who, Ws, time_or_none
 
 router = APIRouter(prefix="/api/v1", tags=["traces"])
 DAY = 86400.0
@@ -39,8 +39,8 @@ async def list_traces(
         release=release,
         user=user,
         session=session,
-        since=_time(since),
-        until=_time(until),
+        since=time_or_none(since),
+        until=time_or_none(until),
         text=text,
         query=query,
         limit=limit,
@@ -93,11 +93,7 @@ async def histogram(
     who: Who, ws: Ws, edges_ms: list[float] = Query(), endpoint: str | None = None, since: str | None = None, until: str | None = None
 ) -> dict[str, Any]:
     """How many calls took how long, between the given edges in milliseconds."""
-    return await ws.traces.histogram(who, edges_ms, endpoint=endpoint, since=_time(since), until=_time(until))
-
-
-def _time(text: str | None) -> float | None:
-    return None if text is None else from_iso(text)
+    return await ws.traces.histogram(who, edges_ms, endpoint=endpoint, since=time_or_none(since), until=time_or_none(until))
 
 
 rights = {
