@@ -13,7 +13,7 @@ import orjson
 import sqlalchemy as sa
 
 from everloop.assets import removal
-from everloop.core.errors import EverloopError, NotFound
+from everloop.core.errors import BadInput, EverloopError, NotFound, TooLarge
 from everloop.core.limits import ERASE_TABLE_BYTES
 from everloop.core.principal import Principal
 from everloop.store import sweep, telemetry_erase
@@ -23,6 +23,7 @@ from everloop.workspace import data_gc
 if TYPE_CHECKING:
     from everloop.workspace.workspace import Workspace
 
+_LOOK = "Look for the user in it yourself."
 _DIGEST = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _TRACE = re.compile(rb"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 
@@ -54,7 +55,7 @@ async def forget_versions(ws: Workspace, who: Principal, traces: set[str], ids: 
         try:
             kept, gone = await asyncio.to_thread(_split, ws, who.project, row, traces, ids)
         except EverloopError as error:
-            told["kept"].append({"ref": ref, "why": f"it could not be looked into: {error.what}"})
+            told["kept"].append({"ref": ref, "why": f"it was not looked into: {error.what}"})
             continue
         if not gone:
             continue
@@ -100,16 +101,16 @@ def _candidates(tx: Any) -> list[dict[str, Any]]:
 
 
 def _split(ws: Workspace, project: str, row: Mapping[str, Any], traces: set[str], ids: set[str]) -> tuple[bytes | None, int]:
-    """(a version's contents without what is erased, None where nothing is left; how many rows or cases that are)."""
+    """(a version's contents without what is erased, None where nothing is left; how many rows or cases that are). BadInput, TooLarge for one that is not looked into."""
     manifest = row["manifest"]
     if row["kind"] == "suite":
         digest = (manifest.get("cases") or {}).get("digest")
         return (None, 0) if not digest else _lines(ws.objects.get(project, digest), traces, ids)
     files = [one for one in manifest.get("files") or [] if str(one.get("path", "")).endswith(".parquet")]
     if manifest.get("format") != "table" or len(files) != 1:
-        return None, 0
+        raise BadInput("it is no table of one file.", _LOOK)
     if int(files[0].get("size") or 0) > ERASE_TABLE_BYTES:
-        return None, 0
+        raise TooLarge(f"it has more than {ERASE_TABLE_BYTES} bytes.", _LOOK)
     return _rows(ws.objects.get(project, files[0]["digest"]), traces, ids)
 
 

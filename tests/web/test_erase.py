@@ -191,3 +191,13 @@ def test_what_comes_while_an_erasure_makes_the_files_anew_is_kept_and_found(clie
     assert len(during) == 2
     found = [item["trace_id"] for item in ok(client.get("/api/v1/traces", params={"text": "walrus", "limit": 100}))["items"]]
     assert set(found) == {*before, *during} and len(found) == 42
+
+
+def test_versions_that_are_not_looked_into_are_named(client: TestClient) -> None:
+    put = client.post("/api/v1/objects", content=f"{USER} wrote this".encode()).json()
+    manifest = {"format": "files", "files": [{"path": "letter.txt", **put}]}
+    made = client.post("/api/v1/assets", json={"kind": "dataset", "name": "letters", "manifest": manifest})
+    assert made.status_code == 201, made.text
+    send(client, MARK)
+    done = ok(client.post("/api/v1/erasures", json={"user": USER, "why": "ticket 7"}))
+    assert [(one["ref"], "not looked into" in one["why"]) for one in done["kept"]] == [("dataset:letters@1", True)]
